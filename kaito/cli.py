@@ -1,0 +1,7 @@
+"""The `kaito` command."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    raise SystemExit("not yet")
