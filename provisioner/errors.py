@@ -1,0 +1,139 @@
+"""What a cloud can answer instead of an instance, as types with behaviour.
+
+In: a provider's own failures (an HTTP reply, an SDK exception), translated at the provider's edge. Out: one
+``CloudError`` that carries the reason for a condition, the cloud's own words, what the user can do next, and
+how soon it is worth asking again. Two levels only; the Machine controller reads the attributes and needs no
+``isinstance`` beyond :class:`NotFound` and :class:`InstanceExists`.
+
+No foreign exception type (aiohttp, azure.core) may leave this room, and no subclass may be raised without a
+next step: an error that says only "failed" is a bug.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to wait before the next attempt, in seconds: doubles from ``first`` up to ``cap``."""
+
+    first: float
+    cap: float
+
+    def delay(self, attempt: int) -> float:
+        """Seconds to wait after failed attempt number ``attempt`` (1 is the first)."""
+        # The exponent is bounded: after many attempts 2**n is a number that takes longer than the wait.
+        return float(min(self.cap, self.first * 2.0 ** min(max(attempt, 1) - 1, 32)))
+
+
+class CloudError(Exception):
+    """A cloud refused or could not be asked. Base of all, and itself the answer that nobody classified.
+
+    Attributes:
+        reason: CamelCase word for a condition's ``reason``.
+        message: the cloud's own words.
+        next_step: what the user can do, one sentence.
+        code: the cloud's own error code, where it gave one.
+        retry_after: seconds that the cloud asked for; None leaves it to the policy.
+    """
+
+    reason: ClassVar[str] = "CloudOperationFailed"
+    policy: ClassVar[RetryPolicy] = RetryPolicy(10, 300)
+    default_next_step: ClassVar[str] = "Look up the cloud's error code; the operator keeps trying."
+
+    def __init__(
+        self, message: str, *, code: str = "", next_step: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.next_step = next_step or self.default_next_step
+        self.retry_after = retry_after
+
+    def retry_delay(self, attempt: int) -> float:
+        """Seconds to wait after failed attempt number ``attempt``; what the cloud asked for wins."""
+        return self.policy.delay(attempt) if self.retry_after is None else self.retry_after
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+class QuotaExceeded(CloudError):
+    """The subscription has too little quota for this instance type; only a person can raise it."""
+
+    reason = "QuotaExceeded"
+    policy = RetryPolicy(60, 600)
+    default_next_step = "Ask for more quota of this VM family, or choose another instanceType or region."
+
+
+class CapacityUnavailable(CloudError):
+    """The cloud has none of these machines at the moment; later it may."""
+
+    reason = "CapacityUnavailable"
+    policy = RetryPolicy(30, 300)
+    default_next_step = "Wait for capacity, or choose another instanceType or region."
+
+
+class SkuNotAvailable(CloudError):
+    """This instance type is not offered here at all."""
+
+    reason = "SkuNotAvailable"
+    policy = RetryPolicy(60, 600)
+    default_next_step = "Choose an instanceType that this region offers."
+
+
+class NotAllowed(CloudError):
+    """A policy or the state of the account forbids the operation."""
+
+    reason = "OperationNotAllowed"
+    policy = RetryPolicy(60, 600)
+    default_next_step = "Change the policy that forbids it, or choose another instanceType."
+
+
+class AuthorizationFailed(CloudError):
+    """The provisioner's credentials are missing, expired or lack a permission."""
+
+    reason = "AuthorizationFailed"
+    policy = RetryPolicy(30, 300)
+    default_next_step = "Give the provisioner's identity permission to manage instances."
+
+
+class OperationInProgress(CloudError):
+    """Another operation holds the resource; ask again soon."""
+
+    reason = "OperationInProgress"
+    policy = RetryPolicy(5, 30)
+    default_next_step = "Nothing to do; the operator tries again when the other operation has ended."
+
+
+class Throttled(CloudError):
+    """Too many requests; ``retry_after`` is what the cloud asked for."""
+
+    reason = "Throttled"
+    policy = RetryPolicy(10, 120)
+    default_next_step = "Nothing to do; the operator slows down as the cloud asked."
+
+
+class NotFound(CloudError):
+    """There is no instance of that name. The expected end of a deletion, never a failure there."""
+
+    reason = "InstanceNotFound"
+    default_next_step = "Nothing to do; the operator creates the instance when a Machine asks for it."
+
+
+class InstanceExists(CloudError):
+    """An instance of that name exists already; a create never touches it. Look it up instead."""
+
+    reason = "InstanceExists"
+    policy = RetryPolicy(1, 10)
+    default_next_step = "Nothing to do; the operator takes over the instance that bears the Machine's name."
+
+
+class CloudUnavailable(CloudError):
+    """The cloud could not be reached, or answered something that is not its protocol."""
+
+    reason = "CloudUnavailable"
+    policy = RetryPolicy(2, 60)
+    default_next_step = "Check that the cloud's address is right and reachable from the provisioner."
