@@ -1,7 +1,70 @@
-"""The `kaito` command."""
+"""The ``kaito`` command: its sub-commands, and the one place where failures become words and exit codes.
+
+Exit codes: 0 done, 1 failed, 2 unusable arguments, 3 a wait timed out, 130 interrupted.
+``KAITO_DEBUG=1`` shows tracebacks.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+
+import typer
+
+from kaito.commands import apiserver, apply, chat, delete, get, logs, manager, node, serve, up, version
+
+app = typer.Typer(
+    name="kaito",
+    help="Turn a short Workspace manifest into a running LLM endpoint on Kubernetes.",
+    epilog="Start with `kaito demo`: the whole path in under a minute, on this machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_TRY = "On this machine"
+_USE = "With any cluster"
+_RUN = "Run by clusters"
+
+app.command(rich_help_panel=_TRY)(up.demo)
+app.command(rich_help_panel=_TRY)(up.up)
+app.command(rich_help_panel=_TRY)(up.down)
+app.command(rich_help_panel=_USE)(apply.apply)
+app.command(rich_help_panel=_USE)(get.get)
+app.command(rich_help_panel=_USE)(chat.chat)
+app.command(rich_help_panel=_USE)(logs.logs)
+app.command(rich_help_panel=_USE)(delete.delete)
+app.command(rich_help_panel=_USE)(version.version)
+app.command(rich_help_panel=_RUN)(manager.manager)
+app.command(rich_help_panel=_RUN)(serve.serve)
+app.command(rich_help_panel=_RUN)(node.node)
+app.command(rich_help_panel=_RUN)(apiserver.apiserver)
+
 
 def main() -> None:
-    raise SystemExit("not yet")
+    """Entry point of the console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `kaito get ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as failure:
+        if os.environ.get("KAITO_DEBUG"):
+            raise
+        sys.exit(_explain(failure))
+
+
+def _explain(failure: Exception) -> int:
+    from kaito.console import error
+    from kaito.errors import CliError
+
+    if isinstance(failure, CliError):
+        error(failure.message, failure.next_step)
+        return failure.exit_code
+    error(
+        f"unexpected {type(failure).__name__}: {failure}",
+        "this is a bug of kaito's; KAITO_DEBUG=1 shows where",
+    )
+    return 1

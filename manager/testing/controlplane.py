@@ -1,8 +1,9 @@
-"""A real Kubernetes control plane on loopback, for tests: etcd, kube-apiserver and, when asked, its controllers.
+"""A real Kubernetes control plane on loopback, for tests: etcd, kube-apiserver and, when asked, controllers.
 
-In: a folder with the binaries (``KUBEBUILDER_ASSETS``, the variable that envtest reads). Out: a running control
-plane with an admin token, a kubeconfig file and a ``RestConfig``. The folder of one instance holds everything it
-writes; ``stop()`` ends the processes in reverse order and removes the folder. Nothing here plays the node.
+In: a folder with the binaries (``KUBEBUILDER_ASSETS``, the variable that envtest reads). Out: a running
+control plane with an admin token, a kubeconfig file and a ``RestConfig``. The folder of one instance holds
+everything it writes; ``stop()`` ends the processes in reverse order and removes the folder. Nothing plays
+the node.
 
 Every process is told to die with its parent (PR_SET_PDEATHSIG), so that an aborted test run leaves
 nothing behind. Run ``python -m manager.testing.controlplane`` for an interactive instance (Ctrl-C ends it).
@@ -22,6 +23,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -97,7 +99,7 @@ class ControlPlane:
 
         Args:
             controllers: run kube-controller-manager and kube-scheduler too.
-            kubelet_client_cert: certificate and key files with which the API server authenticates at kubelets.
+            kubelet_client_cert: certificate and key files that the API server shows to kubelets.
             binaries: the folder of binaries; default is what ``KUBEBUILDER_ASSETS`` names.
 
         Raises:
@@ -238,17 +240,14 @@ class ControlPlane:
             )
         self._processes.append((name, process))
 
-    def _wait(self, what: str, ready: object) -> None:
-        assert callable(ready)
+    def _wait(self, what: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
         while not ready():
             for name, process in self._processes:
                 if process.poll() is not None:
                     raise RuntimeError(f"{name} ended with {process.returncode}: {self._log(name)}")
             if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"{what} not there after {_START_TIMEOUT:.0f} s: {self._log('kube-apiserver')}"
-                )
+                raise RuntimeError(f"{what} not there after {_START_TIMEOUT:.0f} s: {self._log('kube-apiserver')}")
             time.sleep(0.05)
 
     def _log(self, name: str) -> str:
@@ -257,12 +256,8 @@ class ControlPlane:
     def _get(self, path: str) -> bytes | None:
         context = ssl.create_default_context()
         context.check_hostname = False
-        context.verify_mode = (
-            ssl.CERT_NONE
-        )  # a self-signed certificate made by this very process, on loopback
-        request = urllib.request.Request(
-            self.server + path, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
-        )
+        context.verify_mode = ssl.CERT_NONE  # a self-signed certificate made by this very process, on loopback
+        request = urllib.request.Request(self.server + path, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
         try:
             with urllib.request.urlopen(request, context=context, timeout=2) as reply:
                 return bytes(reply.read())

@@ -1,0 +1,106 @@
+"""Following one Workspace from its manifest to its first answer, step by step, for a person who waits.
+
+In: what the API server says now about the Workspace, its Machines and its pods. Out: which steps are done and what
+the next one waits for. :func:`observe_steps` is pure; :func:`follow` asks the server, four times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from manager.client import Client
+from manager.errors import NotFound
+from manager.resources import PODS
+from manager.types import Obj, Resource
+
+from kaito.console import step
+from kaito.errors import CliError
+
+WORKSPACES = Resource("kaito.sh", "v1alpha1", "workspaces", "Workspace")
+MACHINES = Resource("karpenter.sh", "v1alpha5", "machines", "Machine", namespaced=False)
+
+STEPS = (
+    "Machine requested from the cloud",
+    "GPU node joined the cluster (simulated)",
+    "inference pod started",
+    "vLLM loaded the model",
+)
+_POLL = 0.25  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """How far a Workspace has come.
+
+    Attributes:
+        done: how many of :data:`STEPS` are complete.
+        detail: what the next step waits for, in the operator's words.
+    """
+
+    done: int
+    detail: str
+
+
+def observe_steps(workspace: Obj, machines: list[Obj], pods: list[Obj]) -> Observation:
+    """How far the Workspace has come; pure."""
+    ready = _condition(workspace, "WorkspaceReady")
+    if ready.get("status") == "True":
+        return Observation(len(STEPS), "")
+    reason = str(ready.get("message") or "")
+    if any(_started(pod) for pod in pods):
+        return Observation(3, reason)
+    if _condition(workspace, "ResourceReady").get("status") == "True":
+        return Observation(2, reason)
+    if any(_condition(machine, "MachineLaunched").get("status") == "True" for machine in machines):
+        return Observation(1, reason)
+    return Observation(0, reason)
+
+
+async def follow(client: Client, name: str, namespace: str, *, timeout: float) -> Obj:
+    """Show each step while it runs; returns the Workspace once WORKSPACEREADY is True.
+
+    Raises:
+        CliError: the time was up; the message is the operator's own word on what blocks (exit code 3).
+    """
+    deadline = time.monotonic() + timeout
+    workspace: Obj = {}
+    seen = Observation(0, "")
+    for index, title in enumerate(STEPS):
+        with step(title) as line:
+            while seen.done <= index:
+                workspace, seen = await _observe(client, name, namespace)
+                line.detail = seen.detail
+                if time.monotonic() > deadline:
+                    raise CliError(
+                        f"Workspace {name} was not ready after {timeout:.0f} s: {seen.detail or 'no status yet'}",
+                        f"kubectl describe workspace {name} -n {namespace}",
+                        exit_code=3,
+                    )
+                if seen.done <= index:
+                    await asyncio.sleep(_POLL)
+    return workspace
+
+
+async def _observe(client: Client, name: str, namespace: str) -> tuple[Obj, Observation]:
+    try:
+        workspace = await client.get(WORKSPACES, name, namespace)
+    except NotFound as error:
+        raise CliError(f"Workspace {name} was deleted while it was waited for") from error
+    selector = f"kaito.sh/workspace={name}"
+    machines = (await client.list(MACHINES, label_selector=selector)).items
+    pods = (await client.list(PODS, namespace, label_selector=selector)).items
+    return workspace, observe_steps(workspace, machines, pods)
+
+
+def _condition(obj: Obj, kind: str) -> Obj:
+    for condition in (obj.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == kind:
+            return dict(condition)
+    return {}
+
+
+def _started(pod: Obj) -> bool:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return any("running" in (status.get("state") or {}) for status in statuses)

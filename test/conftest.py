@@ -1,0 +1,176 @@
+"""Fixtures of the whole suite: API servers to test against, and what must hold for every run.
+
+``api_server`` is a bare API server (nothing reconciles built-in kinds), ``cluster`` one with the controllers and
+the scheduler of Kubernetes. Both come as the embedded one, and as the real one too when ``KUBEBUILDER_ASSETS`` names
+its binaries, so that every test that uses them runs on both. One server of each sort serves a whole session: a test
+works in a namespace of its own (``namespace``) and names cluster-scoped objects uniquely.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kaito.local.cluster import read_kubeconfig
+from kaito.local.supervisor import tail
+from manager.client import Client
+from manager.config import RestConfig
+from manager.resources import NAMESPACES
+from manager.testing.controlplane import ControlPlane, assets
+
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An API server to test against."""
+
+    kind: str  # "embedded" or "real"
+    config: RestConfig
+    kubeconfig: Path
+    kubectl: str | None
+
+
+# ------------------------------------------------------------------ every run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="Seed of everything random; printed in the header.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    seed = config.getoption("--seed")
+    config.stash[_SEED] = int(seed) if seed is not None else random.SystemRandom().randrange(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    real = os.environ.get("KUBEBUILDER_ASSETS") or "unset: real API server not tested"
+    return f"seed: {config.stash[_SEED]} (--seed)   KUBEBUILDER_ASSETS: {real}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on every API server at hand."""
+    for name in ("api_server", "cluster", "stack"):
+        if name in metafunc.fixturenames:
+            kinds = ["embedded", "real"] if assets() else ["embedded"]
+            metafunc.parametrize(name, kinds, indirect=True, scope="session")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _skips.append(f"{report.nodeid}: {report.longrepr[2]}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    unexpected = [skip for skip in _skips if "GPU" not in skip]
+        sys.stderr.write("\nskipped, although nothing may be missing here:\n  " + "\n  ".join(unexpected) + "\n")
+        session.exitstatus = 1
+
+
+_SEED = pytest.StashKey[int]()
+_skips: list[str] = []
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The run's seed, mixed with the test's name, so that one test can be repeated alone."""
+    return random.Random(f"{request.config.stash[_SEED]}/{request.node.name}").randrange(2**32)
+
+
+# ------------------------------------------------------------------ servers
+
+
+@pytest.fixture(scope="session")
+def api_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """An API server without any controller."""
+    with _serve(request.param, controllers=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """An API server with the controllers and the scheduler of Kubernetes, without nodes."""
+    with _serve(request.param, controllers=True) as server:
+        yield server
+
+
+class _serve:  # noqa: N801 - reads as a function
+    def __init__(self, kind: str, *, controllers: bool) -> None:
+        self._kind, self._controllers = kind, controllers
+
+    def __enter__(self) -> Server:
+        if self._kind == "real":
+            self._plane = ControlPlane.start(controllers=self._controllers)
+            plane = self._plane
+            return Server("real", plane.rest_config(), plane.kubeconfig, kubectl())
+        self._folder = Path(tempfile.mkdtemp(prefix="embedded-"))
+        self._process, kubeconfig = start_embedded(self._folder, controllers=self._controllers)
+        return Server("embedded", read_kubeconfig(kubeconfig), kubeconfig, kubectl())
+
+    def __exit__(self, *_: object) -> None:
+        if self._kind == "real":
+            self._plane.stop()
+            return
+        self._process.terminate()
+        self._process.wait(20)
+        shutil.rmtree(self._folder)
+
+
+def start_embedded(folder: Path, *, controllers: bool) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start `kaito apiserver` in a folder and wait until it answers."""
+    kubeconfig = folder / "kubeconfig"
+    flag = "--controllers" if controllers else "--no-controllers"
+    log = folder / "apiserver.log"
+    argv = [sys.executable, "-m", "kaito", "apiserver", f"--data-dir={folder / 'data'}", "--port=0", flag]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*argv, f"--kubeconfig-out={kubeconfig}"], stdout=output, stderr=output, stdin=subprocess.DEVNULL
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while not (kubeconfig.exists() and asyncio.run(_answers(read_kubeconfig(kubeconfig)))):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise RuntimeError(f"the embedded API server did not start: {tail(log)}")
+        time.sleep(0.05)
+    return process, kubeconfig
+
+
+async def _answers(config: RestConfig) -> bool:
+    from manager.errors import ManagerError
+
+    try:
+        async with Client(config) as client:
+            return (await client.text("/readyz")).startswith("ok")
+    except ManagerError:
+        return False
+
+
+def kubectl() -> str | None:
+    """The kubectl to drive: the one beside the real API server, else the one on PATH."""
+    folder = assets()
+    beside = folder / "kubectl" if folder else None
+    return str(beside) if beside and beside.exists() else shutil.which("kubectl")
+
+
+@pytest.fixture
+async def namespace(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """A fresh namespace on the server that the test uses; it is not waited for when it goes."""
+    used = next(n for n in ("api_server", "cluster", "stack") if n in request.fixturenames)
+    server = request.getfixturevalue(used)
+    name = f"t-{uuid.uuid4().hex[:10]}"
+    async with Client(server.config) as client:
+        await client.create(NAMESPACES, {"metadata": {"name": name}})
+        yield name
+        await client.delete(NAMESPACES, name)
