@@ -1,0 +1,78 @@
+"""Every label, annotation, finalizer and well-known name that we write or read, in one list.
+
+These strings are the wire contract with users, with the node provisioner and with clusters that ran another
+release before; a literal of this kind anywhere else in the project is a mistake. Grouped by owner.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# ------------------------------------------------------------------ API groups and kinds
+KAITO_GROUP: Final = "kaito.sh"
+KARPENTER_GROUP: Final = "karpenter.sh"
+
+# ------------------------------------------------------------------ finalizers
+WORKSPACE_FINALIZER: Final = "workspace.finalizer.kaito.sh"
+TERMINATION_FINALIZER: Final = "karpenter.sh/termination"  # on Machine and on its Node
+
+# ------------------------------------------------------------------ labels of ours
+WORKSPACE_LABEL: Final = "kaito.sh/workspace"  # also the Service's selector
+WORKSPACE_NAMESPACE_LABEL: Final = "kaito.sh/workspacenamespace"
+RAGENGINE_LABEL: Final = "kaito.sh/ragengine"
+MACHINE_TYPE_LABEL: Final = "kaito.sh/machine-type"
+MACHINE_TYPE_GPU: Final = "gpu"
+MACHINE_TYPE_CPU: Final = "cpu"
+POOL_CREATED_LABEL: Final = "kaito.sh/creation-timestamp"  # on agent pools: the orphan sweep's grace
+
+# ------------------------------------------------------------------ labels of Karpenter's API
+PROVISIONER_NAME_LABEL: Final = "karpenter.sh/provisioner-name"
+PROVISIONER_NAME: Final = "default"
+NODEPOOL_LABEL: Final = "karpenter.sh/nodepool"
+NODEPOOL_NAME: Final = "kaito"
+REGISTERED_LABEL: Final = "karpenter.sh/registered"
+INITIALIZED_LABEL: Final = "karpenter.sh/initialized"
+CAPACITY_TYPE_LABEL: Final = "karpenter.sh/capacity-type"
+
+# ------------------------------------------------------------------ labels of Kubernetes and of GPU nodes
+INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
+ARCH_LABEL: Final = "kubernetes.io/arch"
+OS_LABEL: Final = "kubernetes.io/os"
+HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+REGION_LABEL: Final = "topology.kubernetes.io/region"
+POD_NAME_LABEL: Final = "statefulset.kubernetes.io/pod-name"
+ACCELERATOR_LABEL: Final = "accelerator"
+ACCELERATOR_NVIDIA: Final = "nvidia"
+
+# ------------------------------------------------------------------ taints
+GPU_TAINT_KEY: Final = "sku"
+GPU_TAINT_VALUE: Final = "gpu"
+GPU_TAINT_EFFECT: Final = "NoSchedule"
+DISRUPTED_TAINT: Final = "karpenter.sh/disrupted"
+
+# ------------------------------------------------------------------ resources
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+STORAGE_RESOURCE: Final = "storage"
+
+# ------------------------------------------------------------------ annotations
+ENABLE_LOAD_BALANCER: Final = "kaito.sh/enablelb"  # exactly "True" makes the Service a LoadBalancer
+RUNTIME: Final = "kaito.sh/runtime"
+BYPASS_RESOURCE_CHECKS: Final = "kaito.sh/bypass-resource-checks"  # presence turns memory checks into warnings
+WORKSPACE_HASH: Final = "workspace.kaito.io/hash"
+WORKSPACE_REVISION: Final = "workspace.kaito.io/revision"
+NODE_IMAGE_FAMILY: Final = "kaito.sh/node-image-family"
+LINKED: Final = "karpenter.sh/linked"
+DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
+NODECLAIM_TERMINATION_TIMESTAMP: Final = "karpenter.sh/nodeclaim-termination-timestamp"
+
+# Label keys that KAITO itself writes on nodes; a selector made of these alone selects nothing of the user's.
+RESERVED_LABEL_PREFIXES: Final = ("kaito.sh/", "karpenter.sh/")
+
+# ------------------------------------------------------------------ names inside a Workspace's objects
+ADAPTERS_CONFIG_SUFFIX: Final = "-adapters"
+ADAPTERS_CONFIG_KEY: Final = "adapters.json"
+ADAPTERS_CONFIG_PATH: Final = "/etc/kaito/adapters"
+WEIGHTS_PATH: Final = "/workspace/weights"
+SERVER_PORT: Final = 5000
+TORCH_PORT: Final = 29500

@@ -1,0 +1,163 @@
+"""Why something is as it is, as a value: a ``Reason`` with facts and the next step.
+
+A reconciler's decision makes a ``Cause``; the same value becomes the condition's reason and message, the
+event's, the log line's and the CLI's, through one ``render``. So the operator, ``kubectl describe`` and
+``kaito explain`` cannot disagree. Reasons are CamelCase words that users may match on: rename none.
+
+Adding one: a member of ``Reason``, its sentence in ``_SENTENCES``, and a default next step where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from string import Formatter
+from typing import Final, TypeAlias
+
+Fact: TypeAlias = str | int | float | bool
+
+
+class Reason(StrEnum):
+    """A condition's or event's reason. Comments name the facts that the sentence uses."""
+
+    # -- the specification
+    UNKNOWN_PRESET = "UnknownPreset"  # preset
+    INVALID_SPEC = "InvalidSpec"  # problems
+    PLACEHOLDER_IN_SPEC = "PlaceholderInSpec"  # field, value
+    OLD_GPU = "OldGpu"  # instance_type, gpu, compute_capability, effects
+    TUNING_NOT_SUPPORTED = "TuningNotSupported"
+    # -- nodes
+    NODES_PENDING = "NodesPending"  # ready, wanted
+    MACHINE_CREATING = "MachineCreating"  # machine, instance_type
+    MACHINE_LAUNCH_FAILED = "MachineLaunchFailed"  # machine, instance_type, error (the cloud's, verbatim)
+    MACHINE_NOT_REGISTERED = "MachineNotRegistered"  # machine
+    MACHINE_API_MISSING = "MachineApiMissing"
+    NODE_NOT_READY = "NodeNotReady"  # node
+    GPU_NOT_VISIBLE = "GpuNotVisible"  # node, resource
+    NODES_READY = "NodesReady"  # nodes
+    # -- the workload
+    WORKLOAD_PENDING = "WorkloadPending"  # ready, wanted
+    WORKLOAD_CONFLICT = "WorkloadConflict"  # kind, name
+    POD_PENDING = "PodPending"  # pod
+    POD_UNSCHEDULABLE = "PodUnschedulable"  # pod, message
+    IMAGE_PULL_FAILED = "ImagePullFailed"  # pod, image, message
+    CRASH_LOOP = "CrashLoop"  # pod, restarts, exit_code, message
+    OUT_OF_MEMORY = "OutOfMemory"  # pod
+    CONTAINER_STARTING = "ContainerStarting"  # pod
+    POD_EVICTED = "PodEvicted"  # pod, message
+    WORKLOAD_READY = "WorkloadReady"  # ready
+    # -- the whole
+    READY = "Ready"
+    WAITING_FOR_RESOURCE = "WaitingForResource"
+    RECONCILE_FAILED = "ReconcileFailed"  # error
+    DELETING = "Deleting"
+    # -- a Machine's life (specs of Karpenter name these; users of its API know them)
+    NODE_LAUNCHED = "NodeLaunched"  # provider_id
+    NODE_CREATING = "NodeCreating"  # instance_type
+    LAUNCH_FAILED = "LaunchFailed"  # error
+    MACHINE_NOT_LAUNCHED = "MachineNotLaunched"
+    NODE_NOT_FOUND = "NodeNotFound"  # provider_id
+    MULTIPLE_NODES_FOUND = "MultipleNodesFound"  # provider_id
+    STARTUP_TAINTS_EXIST = "StartupTaintsExist"  # taints
+    RESOURCE_NOT_REGISTERED = "ResourceNotRegistered"  # resource
+    MACHINE_INVALID = "MachineInvalid"  # problems
+
+
+_SENTENCES: Final[Mapping[Reason, str]] = {
+    Reason.UNKNOWN_PRESET: "There is no preset named {preset!r}",
+    Reason.INVALID_SPEC: "The specification cannot be used: {problems}",
+    Reason.PLACEHOLDER_IN_SPEC: "{field} still holds the placeholder {value!r}",
+    Reason.OLD_GPU: "{instance_type} has {gpu}, compute capability {compute_capability}: {effects}",
+    Reason.TUNING_NOT_SUPPORTED: "This release does not run tuning yet",
+    Reason.NODES_PENDING: "{ready} of {wanted} nodes are ready",
+    Reason.MACHINE_CREATING: "Machine {machine} ({instance_type}) is being created",
+    Reason.MACHINE_LAUNCH_FAILED: "Machine {machine} ({instance_type}) was refused by the cloud: {error}",
+    Reason.MACHINE_NOT_REGISTERED: "Machine {machine} was launched and its node has not joined the cluster yet",
+    Reason.MACHINE_API_MISSING: "The cluster does not serve machines.karpenter.sh",
+    Reason.NODE_NOT_READY: "Node {node} is not Ready",
+    Reason.GPU_NOT_VISIBLE: "Node {node} is Ready and offers no {resource}",
+    Reason.NODES_READY: "Nodes are ready: {nodes}",
+    Reason.WORKLOAD_PENDING: "{ready} of {wanted} replicas are ready",
+    Reason.WORKLOAD_CONFLICT: "A {kind} named {name} exists and belongs to something else",
+    Reason.POD_PENDING: "Pod {pod} has not started yet",
+    Reason.POD_UNSCHEDULABLE: "No node takes pod {pod}: {message}",
+    Reason.IMAGE_PULL_FAILED: "Pod {pod} cannot pull image {image}: {message}",
+    Reason.CRASH_LOOP: "Pod {pod} ended with exit code {exit_code} and was restarted {restarts} times: {message}",
+    Reason.OUT_OF_MEMORY: "Pod {pod} was killed for using more memory than it may",
+    Reason.CONTAINER_STARTING: "Pod {pod} runs and the model server is not ready yet",
+    Reason.POD_EVICTED: "Pod {pod} was evicted: {message}",
+    Reason.WORKLOAD_READY: "All {ready} replicas are ready",
+    Reason.READY: "The workspace is ready",
+    Reason.WAITING_FOR_RESOURCE: "The workload is created once the nodes are ready",
+    Reason.RECONCILE_FAILED: "The last attempt failed: {error}",
+    Reason.DELETING: "The workspace is being deleted",
+    Reason.NODE_LAUNCHED: "The cloud made {provider_id}",
+    Reason.NODE_CREATING: "The cloud is creating a {instance_type}",
+    Reason.LAUNCH_FAILED: "{error}",
+    Reason.MACHINE_NOT_LAUNCHED: "The machine is not launched yet",
+    Reason.NODE_NOT_FOUND: "No node with provider ID {provider_id} has joined the cluster yet",
+    Reason.MULTIPLE_NODES_FOUND: "More than one node has provider ID {provider_id}",
+    Reason.STARTUP_TAINTS_EXIST: "The node still has its start-up taints: {taints}",
+    Reason.RESOURCE_NOT_REGISTERED: "The node does not offer {resource} yet",
+    Reason.MACHINE_INVALID: "The machine cannot be served: {problems}",
+}
+
+_NEXT_STEPS: Final[Mapping[Reason, str]] = {
+    Reason.PLACEHOLDER_IN_SPEC: "Replace it with a value of yours and apply the manifest again",
+    Reason.MACHINE_API_MISSING: "Install the CRDs (kubectl apply -k config/crd)",
+    Reason.GPU_NOT_VISIBLE: "Check that the NVIDIA device plugin runs on the node",
+    Reason.IMAGE_PULL_FAILED: "Check the image name and the pull secret",
+    Reason.CRASH_LOOP: "`kaito logs` or `kubectl logs --previous` shows its output",
+    Reason.OUT_OF_MEMORY: "Choose an instance type with more memory, or a smaller model",
+    Reason.WORKLOAD_CONFLICT: "Rename the workspace or remove the other object",
+    Reason.TUNING_NOT_SUPPORTED: "Use an inference workspace for now",
+}
+
+
+class _Facts(Formatter):
+    """``str.format`` that notes which facts the sentence used."""
+
+    def __init__(self) -> None:
+        self.used: set[str] = set()
+
+    def get_value(self, key: int | str, args: object, kwargs: Mapping[str, object]) -> object:
+        if not isinstance(key, str):
+            raise KeyError(key)
+        self.used.add(key)
+        return kwargs[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A reason, the facts that make it true, and what the user can do next.
+
+    ``facts`` may hold more than the reason's sentence names; the rest is added in brackets. ``next_step`` is a
+    sentence without its full stop; empty means the reason's usual one, if it has one.
+    """
+
+    reason: Reason
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    next_step: str = ""
+
+    @property
+    def message(self) -> str:
+        """What is the case, without the next step."""
+        formatter = _Facts()
+        try:
+            sentence = formatter.vformat(_SENTENCES[self.reason], (), dict(self.facts))
+        except KeyError:  # a fact is not known yet: better a plain sentence than none
+            formatter.used.clear()
+            sentence = str(self.reason)
+        sentence = sentence.strip().rstrip(".")
+        rest = ", ".join(f"{key}={value}" for key, value in self.facts.items() if key not in formatter.used)
+        return f"{sentence} ({rest})" if rest else sentence
+
+    def render(self) -> str:
+        """The text for a condition, an event, a log line or a terminal: what is the case, then what to do."""
+        step = (self.next_step or _NEXT_STEPS.get(self.reason, "")).strip().rstrip(".")
+        closing = "" if step.endswith(("?", "!")) else "."
+        return f"{self.message}. {step}{closing}" if step else self.message
+
+    def __str__(self) -> str:
+        return self.render()

@@ -1,0 +1,46 @@
+"""The tuning half of a Workspace: which model to train an adapter for, on what, and where the result goes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from api.model import ApiModel
+from api.v1alpha1.inference import PresetSpec
+from api.v1alpha1.sources import DataDestination, DataSource
+
+
+class TuningMethod(StrEnum):
+    """How an adapter is trained."""
+
+    LORA = "lora"
+    QLORA = "qlora"
+
+
+class TuningSpec(ApiModel):
+    """Training of a LoRA adapter as a Job."""
+
+    preset: PresetSpec | None = Field(
+        default=None, description="The model to train an adapter for; required. Cannot be changed after creation."
+    )
+    method: str = Field(
+        default="",
+        description="lora or qlora (upper or lower case): qlora keeps the model in 4 bits while training "
+        "and needs less GPU memory. Cannot be changed after creation.",
+    )
+    config: str | None = Field(
+        default=None,
+        description="Name of a ConfigMap in the workspace's namespace with the key training_config.yaml; "
+        "the method's own template when absent.",
+    )
+    input: DataSource | None = Field(default=None, description="The data set to train on; required.")
+    output: DataDestination | None = Field(default=None, description="Where the trained adapter goes; required.")
+
+    @property
+    def tuning_method(self) -> TuningMethod | None:
+        """The method, whatever its case, or None when it is not one that we know."""
+        try:
+            return TuningMethod(self.method.lower())
+        except ValueError:
+            return None

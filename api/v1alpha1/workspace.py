@@ -1,0 +1,138 @@
+"""The Workspace itself: its resources, its status, and the top level that ties the halves together."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from api.conditions import Condition
+from api.model import ApiModel, Conditions, Labels, LabelSelector, Resource, Strings
+from api.v1alpha1.inference import InferenceSpec, PresetSpec
+from api.v1alpha1.tuning import TuningSpec
+
+GROUP: Final = "kaito.sh"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "Workspace"
+PLURAL: Final = "workspaces"
+
+
+class PartitionMode(StrEnum):
+    """How a GPU is shared."""
+
+    MIG = "mig"
+    ACCELERATOR = "accelerator"
+
+
+class Partition(ApiModel):
+    """A part of a node's GPUs, on nodes that are brought along."""
+
+    mode: PartitionMode = Field(
+        description="mig uses a MIG slice, accelerator some of the node's GPUs. Cannot be changed."
+    )
+    profile: str | None = Field(
+        default=None, description="The MIG profile, for example 3g.47gb; only with mode mig."
+    )
+    count: int | None = Field(default=None, ge=1, description="How many GPUs; only with mode accelerator.")
+
+
+class ResourceSpec(ApiModel):
+    """Which nodes the workspace runs on."""
+
+    count: int | None = Field(
+        default=None,
+        description="How many nodes. When absent, the operator plans the number from the model and the "
+        "instance type. Cannot be changed after creation.",
+    )
+    instance_type: str | None = Field(
+        default=None,
+        description="The instance type of the nodes, for example Standard_NC24ads_A100_v4. When absent, "
+        "nodes that match the label selector are used first, else the cheapest type that fits is chosen. "
+        "Cannot be changed after creation.",
+    )
+    label_selector: LabelSelector = Field(
+        description="Labels of the nodes to use; new nodes get these labels. Must be a plain set of "
+        "labels. Cannot be changed after creation."
+    )
+    preferred_nodes: Strings = Field(
+        default=(), description="Names of nodes to take first, where they match the label selector."
+    )
+    partition: Partition | None = Field(
+        default=None, description="Use a part of each node's GPUs. Only for nodes that you bring along."
+    )
+
+
+class Metric(ApiModel):
+    """One measured figure."""
+
+    description: str | None = Field(default=None, description="What was measured.")
+    value: str | None = Field(default=None, description="The figure.")
+    unit: str | None = Field(default=None, description="Its unit.")
+    config: Labels = Field(default_factory=dict, description="The settings of the measurement.")
+
+
+class Performance(ApiModel):
+    """What the endpoint was measured to do."""
+
+    metrics: dict[str, Metric] = Field(default_factory=dict, description="Figures by name.")
+
+
+class WorkspaceState(StrEnum):
+    """The workspace in one word: the first three for inference; Pending and the last three for tuning."""
+
+    PENDING = "Pending"
+    READY = "Ready"
+    NOT_READY = "NotReady"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class WorkspaceStatus(ApiModel):
+    """What the operator last saw. Derived from live objects on every reconcile."""
+
+    worker_nodes: Strings = Field(default=(), description="Names of the nodes in use, sorted.")
+    conditions: Conditions = Field(
+        default=(),
+        description="What is the case and why. ResourceReady: the nodes are there. InferenceReady: the "
+        "endpoint answers. WorkspaceReady: all of it. Each message ends in what you can do next.",
+    )
+    state: WorkspaceState | None = Field(default=None, description="The workspace in one word.")
+    target_node_count: int | None = Field(default=None, description="How many nodes the plan asks for.")
+    observed_generation: int | None = Field(
+        default=None, description="The generation of the workspace that this status is about."
+    )
+    performance: Performance | None = Field(default=None, description="Measured figures of the endpoint.")
+
+
+class Workspace(Resource):
+    """A model to serve or to tune, and the nodes to do it on."""
+
+    KIND: ClassVar[str] = KIND
+    API_VERSION: ClassVar[str] = API_VERSION
+
+    resource: ResourceSpec = Field(description="The nodes to run on.")
+    inference: InferenceSpec | None = Field(
+        default=None,
+        description="Serve a model. Exactly one of inference and tuning must be set; it cannot be changed "
+        "into the other.",
+    )
+    tuning: TuningSpec | None = Field(
+        default=None, description="Train a LoRA adapter. Exactly one of inference and tuning must be set."
+    )
+    status: WorkspaceStatus = Field(
+        default_factory=WorkspaceStatus, description="What the operator last saw; written by the operator only."
+    )
+
+    @property
+    def preset(self) -> PresetSpec | None:
+        """The preset of whichever half is set."""
+        half = self.inference or self.tuning
+        return half.preset if half else None
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """``status.conditions``."""
+        return self.status.conditions
