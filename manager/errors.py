@@ -1,0 +1,128 @@
+"""The errors of the framework: a small tree, with every foreign exception translated at the edge.
+
+``ApiError`` is what an API server answered, ``ConnectionFailed`` that it did not answer, ``ConfigError`` that it is
+not known how to ask. The original exception is always the ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from manager.types import Obj
+
+
+class ManagerError(Exception):
+    """The root of the tree."""
+
+
+class ConfigError(ManagerError):
+    """No usable configuration of a cluster; the message says what was looked at and what to do."""
+
+
+class ConnectionFailed(ManagerError):
+    """The server could not be reached or did not answer: refused, reset, timed out, TLS."""
+
+
+class TerminalError(ManagerError):
+    """Raised by a reconciler: trying again cannot help until the object changes."""
+
+
+class ApiError(ManagerError):
+    """The server answered with an error.
+
+    Attributes:
+        status: HTTP status code.
+        reason: the machine-readable reason of the Status object, such as ``NotFound``.
+        message: the server's words.
+        details: the Status object's details, or None.
+        retry_after: seconds that the server asks to wait, or None.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str = "",
+        message: str = "",
+        details: Obj | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{message or reason} (HTTP {status})")
+        self.status = status
+        self.reason = reason
+        self.message = message or reason
+        self.details = details
+        self.retry_after = retry_after
+
+
+class BadRequest(ApiError):
+    """400."""
+
+
+class Unauthorized(ApiError):
+    """401: no or wrong credentials."""
+
+
+class Forbidden(ApiError):
+    """403: known, and not allowed."""
+
+
+class NotFound(ApiError):
+    """404: no such object, or no such resource."""
+
+
+class MethodNotAllowed(ApiError):
+    """405."""
+
+
+class AlreadyExists(ApiError):
+    """409 on create."""
+
+
+class Conflict(ApiError):
+    """409 on a write: the object changed meanwhile, or another manager owns a field."""
+
+
+class Gone(ApiError):
+    """410: the resource version or the continue token is too old; list again."""
+
+
+class Invalid(ApiError):
+    """422: the object breaks a rule; ``details["causes"]`` names the fields."""
+
+
+class UnsupportedMediaType(ApiError):
+    """415: for instance a strategic merge patch of a custom resource."""
+
+
+class TooManyRequests(ApiError):
+    """429."""
+
+
+class ServerError(ApiError):
+    """5xx."""
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    410: Gone,
+    415: UnsupportedMediaType,
+    422: Invalid,
+    429: TooManyRequests,
+}
+
+
+def api_error(status: int, body: Obj, retry_after: float | None = None) -> ApiError:
+    """The error for an answer: by its Status object where there is one, else by its HTTP code."""
+    reason = str(body.get("reason") or "")
+    message = str(body.get("message") or "")
+    details = body.get("details") if isinstance(body.get("details"), dict) else None
+    kind = _BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
+    if status == 409:
+        kind = AlreadyExists if reason == "AlreadyExists" else Conflict
+    if reason == "Expired":
+        kind = Gone
+    if retry_after is None and details and isinstance(details.get("retryAfterSeconds"), int):
+        retry_after = float(details["retryAfterSeconds"]) or None
+    return kind(status, reason, message, details, retry_after)
