@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Final
 
 from pydantic import BeforeValidator, Field
+from pydantic.config import JsonDict
 
 from api import keys
 from api.conditions import Condition
@@ -55,7 +56,7 @@ class ResourceRequirements(ApiModel):
     )
 
 
-_Int32 = {"format": "int32"}
+_Int32: JsonDict = {"format": "int32"}
 
 
 class KubeletSpec(ApiModel):
