@@ -14,7 +14,6 @@ from typing import Any
 
 from manager.types import Obj
 
-from . import builtin_defaults
 from .definitions import definition_name
 from .crd_rules import validate_crd
 from .fielderrors import FieldError
@@ -84,9 +83,13 @@ class Schema:
         return pruned if isinstance(pruned, dict) else {}
 
     def default(self, obj: Obj) -> Obj:
-        """With the default values that are missing; for built-in kinds those of Kubernetes' own code."""
+        """With the default values that are missing.
+
+        The schemas of built-in kinds carry none (Kubernetes has them in code; here :mod:`defaults` does), so
+        such an object comes back as it is.
+        """
         if self._builtin is not None:
-            return builtin_defaults.apply(obj, *self._builtin)
+            return obj
         defaulted = _default(obj, self.root)
         return defaulted if isinstance(defaulted, dict) else obj
 
