@@ -52,6 +52,21 @@ class Reason(StrEnum):
     WAITING_FOR_RESOURCE = "WaitingForResource"
     RECONCILE_FAILED = "ReconcileFailed"  # error
     DELETING = "Deleting"
+    ADAPTERS_NOT_SUPPORTED = "AdaptersNotSupported"
+    DISTRIBUTED_NOT_SUPPORTED = "DistributedNotSupported"  # preset
+    INSTANCE_TYPE_NEEDED = "InstanceTypeNeeded"  # labels
+    KIND_TOGGLED = "InvalidToggle"  # field
+    CONTAINER_START_FAILED = "ContainerStartFailed"  # pod, message
+    REPLICAS_REFUSED = "ReplicasRefused"  # message
+    # -- upstream's own words, which scripts of the seed's era match on
+    CREATE_MACHINE_PENDING = "CreateMachinePending"  # count
+    MACHINE_CREATION_FAILED = "machineFailedCreation"  # machine, error
+    NODE_PLUGINS_READY = "installNodePluginsSuccess"
+    RESOURCE_SUCCESS = "workspaceResourceStatusSuccess"
+    INFERENCE_SUCCESS = "WorkspaceInferenceStatusSuccess"
+    WORKSPACE_READY = "workspaceReady"
+    WORKSPACE_SUCCEEDED = "workspaceSucceeded"
+    WORKSPACE_DELETED = "workspaceDeleted"
     # -- a Machine's life (specs of Karpenter name these; users of its API know them)
     NODE_LAUNCHED = "NodeLaunched"  # provider_id
     NODE_CREATING = "NodeCreating"  # instance_type
@@ -92,6 +107,20 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.WAITING_FOR_RESOURCE: "The workload is created once the nodes are ready",
     Reason.RECONCILE_FAILED: "The last attempt failed: {error}",
     Reason.DELETING: "The workspace is being deleted",
+    Reason.ADAPTERS_NOT_SUPPORTED: "This release does not load adapters yet",
+    Reason.DISTRIBUTED_NOT_SUPPORTED: "This release does not spread preset {preset} over several nodes yet",
+    Reason.INSTANCE_TYPE_NEEDED: "No node matches {labels}, and resource.instanceType is absent",
+    Reason.KIND_TOGGLED: "{field} field cannot be toggled once set",
+    Reason.CONTAINER_START_FAILED: "Pod {pod} cannot start its container: {message}",
+    Reason.REPLICAS_REFUSED: "The pods could not be created: {message}",
+    Reason.CREATE_MACHINE_PENDING: "creating {count} machines",
+    Reason.MACHINE_CREATION_FAILED: "Machine {machine} could not be created: {error}",
+    Reason.NODE_PLUGINS_READY: "machines plugins have been installed successfully",
+    Reason.RESOURCE_SUCCESS: "workspace resource is ready",
+    Reason.INFERENCE_SUCCESS: "Inference has been deployed successfully",
+    Reason.WORKSPACE_READY: "workspace is ready",
+    Reason.WORKSPACE_SUCCEEDED: "workspace succeeds",
+    Reason.WORKSPACE_DELETED: "workspace is being deleted",
     Reason.NODE_LAUNCHED: "The cloud made {provider_id}",
     Reason.NODE_CREATING: "The cloud is creating a {instance_type}",
     Reason.LAUNCH_FAILED: "{error}",
@@ -111,6 +140,10 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.CRASH_LOOP: "`kaito logs` or `kubectl logs --previous` shows its output",
     Reason.OUT_OF_MEMORY: "Choose an instance type with more memory, or a smaller model",
     Reason.WORKLOAD_CONFLICT: "Rename the workspace or remove the other object",
+    Reason.ADAPTERS_NOT_SUPPORTED: "Remove inference.adapters to serve the model alone",
+    Reason.DISTRIBUTED_NOT_SUPPORTED: "Choose a model that fits one node, or an instance type with more GPUs",
+    Reason.INSTANCE_TYPE_NEEDED: "Set resource.instanceType, or label nodes that you have",
+    Reason.KIND_TOGGLED: "Give this one another name, or delete the workspace first",
     Reason.TUNING_NOT_SUPPORTED: "Use an inference workspace for now",
 }
 
