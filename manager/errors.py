@@ -1,7 +1,7 @@
 """The errors of the framework: a small tree, with every foreign exception translated at the edge.
 
-``ApiError`` is what an API server answered, ``ConnectionFailed`` that it did not answer, ``ConfigError`` that it is
-not known how to ask. The original exception is always the ``__cause__``.
+``ApiError`` is what an API server answered, ``ConnectionFailed`` that it did not answer, ``ConfigError`` that
+it is not known how to ask. The original exception is always the ``__cause__``.
 """
 
 from __future__ import annotations
