@@ -1,7 +1,7 @@
 """Splitting a byte stream into lines without a limit on their length.
 
 aiohttp's ``readline`` refuses long lines; one object of a watch may well be longer than its buffer. Chunks flow
-in, complete lines flow out; an incomplete tail is kept as pieces, so that a long line costs one join and not one copy
+in, complete lines flow out; an incomplete tail is kept as pieces, so that a long line costs one join, not a copy
 per chunk.
 """
 

@@ -1,0 +1,112 @@
+"""Reading and building object metadata: keys, owners, finalizers, times. Pure functions over plain dicts.
+
+Semantics: Kubernetes "owners and dependents", "finalizers", and ``metav1.Time``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from manager.types import Obj
+
+
+def name(obj: Obj) -> str:
+    """``metadata.name``; empty if absent."""
+    return str(obj.get("metadata", {}).get("name", ""))
+
+
+def namespace(obj: Obj) -> str:
+    """``metadata.namespace``; empty for cluster-scoped objects."""
+    return str(obj.get("metadata", {}).get("namespace", ""))
+
+
+def key(obj: Obj) -> str:
+    """``namespace/name``, or ``name`` for cluster-scoped objects: how stores and queues call it."""
+    space = namespace(obj)
+    return f"{space}/{name(obj)}" if space else name(obj)
+
+
+def uid(obj: Obj) -> str:
+    """``metadata.uid``; empty if absent."""
+    return str(obj.get("metadata", {}).get("uid", ""))
+
+
+def resource_version(obj: Obj) -> str:
+    """``metadata.resourceVersion``; empty if absent."""
+    return str(obj.get("metadata", {}).get("resourceVersion", ""))
+
+
+def labels(obj: Obj) -> dict[str, str]:
+    """The labels; never None."""
+    return obj.get("metadata", {}).get("labels") or {}
+
+
+def annotations(obj: Obj) -> dict[str, str]:
+    """The annotations; never None."""
+    return obj.get("metadata", {}).get("annotations") or {}
+
+
+def is_deleting(obj: Obj) -> bool:
+    """Whether deletion was asked for."""
+    return bool(obj.get("metadata", {}).get("deletionTimestamp"))
+
+
+def group_of(api_version: str) -> str:
+    """The group of an apiVersion; empty for the core group."""
+    return api_version.rpartition("/")[0]
+
+
+def owner_reference(owner: Obj, *, controller: bool = True) -> Obj:
+    """A reference for a dependant's ``ownerReferences``; the owner must have been read from a server.
+
+    A controller reference also blocks the owner's foreground deletion, as controllerutil does.
+    """
+    meta = owner["metadata"]
+    reference: Obj = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": meta["name"],
+        "uid": meta["uid"],
+    }
+    if controller:
+        reference |= {"controller": True, "blockOwnerDeletion": True}
+    return reference
+
+
+def controller_of(obj: Obj) -> Obj | None:
+    """The one owner reference with ``controller: true``, or None."""
+    for reference in obj.get("metadata", {}).get("ownerReferences") or []:
+        if reference.get("controller"):
+            return dict(reference)
+    return None
+
+
+def has_finalizer(obj: Obj, finalizer: str) -> bool:
+    """Whether the finalizer is there."""
+    return finalizer in (obj.get("metadata", {}).get("finalizers") or [])
+
+
+def with_finalizer(obj: Obj, finalizer: str) -> list[str]:
+    """The finalizers with this one added, once."""
+    present = list(obj.get("metadata", {}).get("finalizers") or [])
+    return present if finalizer in present else [*present, finalizer]
+
+
+def without_finalizer(obj: Obj, finalizer: str) -> list[str]:
+    """The finalizers with every occurrence of this one removed."""
+    return [entry for entry in obj.get("metadata", {}).get("finalizers") or [] if entry != finalizer]
+
+
+def now_rfc3339(moment: datetime) -> str:
+    """``metav1.Time``: UTC, whole seconds, ``Z``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def now_micro(moment: datetime) -> str:
+    """``metav1.MicroTime``: UTC, microseconds always written, ``Z``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str) -> datetime:
+    """Either of the two, as an aware datetime."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
