@@ -3,8 +3,6 @@
 Semantics: Kubernetes "owners and dependents", "finalizers", and ``metav1.Time``.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from manager.types import Obj
