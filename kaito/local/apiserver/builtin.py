@@ -137,13 +137,9 @@ BUILTIN_ROWS: tuple[Row, ...] = (
     _row("apps/v1", "replicasets", "ReplicaSet", "rs", categories="all", sub="scale status"),
     _row("apps/v1", "statefulsets", "StatefulSet", "sts", categories="all", sub="scale status"),
     _row("events.k8s.io/v1", "events", "Event", "ev", storage_group="", storage_version="v1"),
-    _row(
-        "authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", cluster=True, verbs=CREATE_ONLY
-    ),
+    _row("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", cluster=True, verbs=CREATE_ONLY),
     _row("authentication.k8s.io/v1", "tokenreviews", "TokenReview", cluster=True, verbs=CREATE_ONLY),
-    _row(
-        "authorization.k8s.io/v1", "localsubjectaccessreviews", "LocalSubjectAccessReview", verbs=CREATE_ONLY
-    ),
+    _row("authorization.k8s.io/v1", "localsubjectaccessreviews", "LocalSubjectAccessReview", verbs=CREATE_ONLY),
     _row(
         "authorization.k8s.io/v1",
         "selfsubjectaccessreviews",

@@ -27,17 +27,25 @@ _MAX_OPERATIONS = 10_000  # the real server's limit
 def json_patch(obj: Obj, ops: list[Obj]) -> Obj:
     """Apply RFC 6902 operations, all or nothing."""
     if not isinstance(ops, list):
-        raise PatchError(400, "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+        raise PatchError(
+            400, "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch"
+        )
     if len(ops) > _MAX_OPERATIONS:
-        raise PatchError(413, f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(ops)}")
+        raise PatchError(
+            413, f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(ops)}"
+        )
     try:
         patched: Any = jsonpatch.JsonPatch(deepcopy(ops)).apply(obj, in_place=False)
     except jsonpatch.JsonPatchTestFailed as error:
-        raise PatchError(422, f"the server rejected our request due to an error in our request: testing failed: {error}") from error
+        raise PatchError(
+            422, f"the server rejected our request due to an error in our request: testing failed: {error}"
+        ) from error
     except (jsonpatch.InvalidJsonPatch, TypeError) as error:
         raise PatchError(400, f"error decoding patch: {error}") from error
     except (jsonpatch.JsonPatchException, JsonPointerException) as error:
-        raise PatchError(422, f"the server rejected our request due to an error in our request: {error}") from error
+        raise PatchError(
+            422, f"the server rejected our request due to an error in our request: {error}"
+        ) from error
     if not isinstance(patched, dict):
         raise PatchError(422, "the patch replaces the object by something that is no object")
     return patched

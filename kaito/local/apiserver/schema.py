@@ -14,8 +14,8 @@ from typing import Any
 
 from manager.types import Obj
 
-from .definitions import definition_name
 from .crd_rules import validate_crd
+from .definitions import definition_name
 from .fielderrors import FieldError
 from .structure import ANY, MISSING, Node, crd_root, definition_node
 from .values import decode_error, validate_value

@@ -112,7 +112,9 @@ def _ordered(items: list[Any], patched: Any, order: Any, node: Node | None) -> l
     for item in patched if isinstance(patched, list) else ():
         is_delete = isinstance(item, dict) and item.get(_DIRECTIVE) == "delete"
         if not is_delete and identity(item) not in wanted:
-            raise PatchError(400, f"The order in patch list:\n{patched}\n doesn't match $setElementOrder list:\n{order}\n")
+            raise PatchError(
+                400, f"The order in patch list:\n{patched}\n doesn't match $setElementOrder list:\n{order}\n"
+            )
     known = sorted(
         (item for item in items if identity(item) in wanted), key=lambda item: wanted.index(identity(item))
     )

@@ -9,7 +9,7 @@ effect and shared between threads of walks; nobody may write to ``raw``.
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any, Final
 
 from manager.types import Obj
@@ -184,7 +184,7 @@ class Node:
         return found.default if found is not None else MISSING
 
 
-@lru_cache(maxsize=None)
+@cache
 def _definition(name: str) -> Node:
     return Node(definitions()[name], builtin=True, name=name)
 

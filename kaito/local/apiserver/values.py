@@ -25,9 +25,7 @@ from . import fielderrors
 from .fielderrors import FieldError, render
 from .structure import ANY, MISSING, Node
 
-_QUANTITY = re.compile(
-    r"[+-]?(\d+|\d+\.\d*|\.\d+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?\d+)?"
-)
+_QUANTITY = re.compile(r"[+-]?(\d+|\d+\.\d*|\.\d+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?\d+)?")
 _JSON_TYPES: list[tuple[type | tuple[type, ...], str]] = [
     (bool, "boolean"),
     (int, "integer"),
@@ -80,10 +78,7 @@ def _decode_errors(value: Any, node: Node, path: str, struct: str) -> Iterator[s
         return
     if node.quantity and isinstance(value, str):
         if not _QUANTITY.fullmatch(value):
-            yield (
-                "quantities must match the regular expression "
-                "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-            )
+            yield ("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
         return
     if not _fits(value, node) and not node.loose:
         yield _unmarshal(value, node, path, struct)
@@ -97,9 +92,7 @@ def _decode_errors(value: Any, node: Node, path: str, struct: str) -> Iterator[s
         for item in value:
             yield from _decode_errors(item, node.items, path, struct)
     elif isinstance(value, str) and node.format == "date-time" and not _is_date_time(value):
-        yield (
-            f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
-        )
+        yield (f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"')
     elif isinstance(value, str) and node.format == "byte" and not _is_base64(value):
         yield "illegal base64 data at input byte 0"
 
@@ -109,7 +102,8 @@ def _unmarshal(value: Any, node: Node, path: str, struct: str) -> str:
     found = json_type(value)
     if go_type == "int32" and found == "number":
         return f"json: cannot unmarshal number {render(value)} into Go struct field {struct}.{path} of type int32"
-    return f"json: cannot unmarshal {_GO_JSON.get(found, found)} into Go struct field {struct}.{path} of type {go_type}"
+    kind = _GO_JSON.get(found, found)
+    return f"json: cannot unmarshal {kind} into Go struct field {struct}.{path} of type {go_type}"
 
 
 def _go_type(node: Node) -> str:
@@ -340,7 +334,9 @@ def _try(parse: Callable[[str], object]) -> Callable[[str], bool]:
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _DURATION = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+|0")
-_HOST = re.compile(r"(?=.{1,253}$)[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?)*")
+_HOST = re.compile(
+    r"(?=.{1,253}$)[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?)*"
+)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 

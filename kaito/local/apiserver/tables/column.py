@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from manager.types import Obj
 
 from .durations import since
@@ -63,7 +65,10 @@ class Column:
             cell=cell,
             type=kind,
             format=str(raw.get("format", "")),
-            description=str(raw.get("description", "") or f"Custom resource definition column (in JSONPath format): {raw.get('jsonPath', '')}"),
+            description=str(
+                raw.get("description", "")
+                or f"Custom resource definition column (in JSONPath format): {raw.get('jsonPath', '')}"
+            ),
             priority=int(raw.get("priority", 0)),
         )
 
@@ -89,8 +94,6 @@ def _printed(values: list[Any], kind: str, now: datetime) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    import orjson
-
     return orjson.dumps(value).decode()
 
 
