@@ -1,0 +1,1 @@
+"""Endpoints and EndpointSlices: which pod addresses stand behind a Service."""

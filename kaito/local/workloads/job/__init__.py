@@ -1,0 +1,1 @@
+"""Job: runs pods until enough of them have succeeded."""

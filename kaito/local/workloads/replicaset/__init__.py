@@ -1,0 +1,1 @@
+"""ReplicaSet: keeps a number of equal pods alive."""

@@ -1,0 +1,1 @@
+"""StatefulSet: pods with a number, a name that stays and storage of their own."""

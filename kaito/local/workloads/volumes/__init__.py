@@ -1,0 +1,1 @@
+"""Volumes: gives every PersistentVolumeClaim a volume, and takes it back afterwards."""
