@@ -38,8 +38,8 @@ CHAT_TEMPLATE = (
 )
 VOCABULARY = 1024
 POSITIONS = 2048
-# Head size 80 is deliberate: vLLM's CPU attention uses its AMX kernels only for multiples of 32, so the demonstration
-# does not depend on the permission that inference_server/vllm_plugin.py has to ask the kernel for.
+# Head size 80 is deliberate: vLLM's CPU attention uses its AMX kernels only for multiples of 32, so the
+# demonstration does not depend on the permission that inference_server/vllm_plugin.py asks the kernel for.
 HIDDEN, LAYERS, HEADS, FEED_FORWARD = 240, 3, 3, 512
 BATCH = 32
 PEAK_RATE = 2.5e-3
@@ -55,7 +55,7 @@ class Entry:
 
 
 def read_corpus(path: Path) -> list[Entry]:
-    """Entries in the file's order. Raises ValueError on a line that is neither question, answer, comment nor blank."""
+    """Entries in the file's order. Raises ValueError on a line that is not part of one."""
     entries: list[Entry] = []
     questions: tuple[str, ...] = ()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

@@ -1,0 +1,264 @@
+"""The engine: one vLLM AsyncLLM, wrapped so that nothing of vLLM is seen outside.
+
+In: `ServeSettings`, then prompts as token ids. Out: `Piece`s; metrics appear in prometheus_client's registry by
+themselves. vLLM's front half runs in this process, its EngineCore (scheduler, weights, cache) in a child that can
+be killed without the server: a crash there, an illegal instruction included, becomes 503 instead of a lost port.
+The child ends when this process ends, however it ends. Only this module and the plug-in import vllm, on start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import multiprocessing
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from inference_server import memory
+from inference_server.protocol import (
+    EngineDead,
+    EngineError,
+    EngineFailed,
+    EngineInfo,
+    EngineMissing,
+    InvalidRequest,
+    Message,
+    Piece,
+    Sampling,
+)
+from inference_server.settings import ServeSettings, did_you_mean, model_config
+from inference_server.threads import in_thread
+
+if TYPE_CHECKING:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+logger = logging.getLogger("kaito.inference_server.engine")
+
+INSTALL = "pip install 'kaito[cpu]' (or 'kaito[gpu]' on NVIDIA GPUs); in a checkout: make install"
+_CPU_SEQUENCES = 16  # a batch that two cores still answer at reading speed
+_STOP_SECONDS = 10.0
+
+
+def require_engine() -> None:
+    """Raises EngineMissing if vLLM cannot be imported. Costs nothing: no module is loaded."""
+    if importlib.util.find_spec("vllm") is None or importlib.util.find_spec("torch") is None:
+        raise EngineMissing(f"the inference engine is not installed; install it with: {INSTALL}")
+
+
+def prepare_environment(settings: ServeSettings, log_level: str) -> None:
+    """Set what vLLM and its libraries read from the environment. Before the first import; a user's values stay."""
+    defaults = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": log_level,
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
+        "TOKENIZERS_PARALLELISM": "false",
+        # One engine process instead of an engine and a worker: on one CPU device the second only costs memory and
+        # an import. AsyncLLM keeps its EngineCore process either way.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
+    if settings.is_local:
+        defaults |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+class VllmEngine:
+    """Implements `inference_server.protocol.Engine`."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._llm: AsyncLLM | None = None
+        self._tokenizer: Any = None
+        self._info: EngineInfo | None = None
+        self._stopping = False
+        self._kv_reason = "as asked"
+        self._device = "unknown"
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """None until started."""
+        return self._info
+
+    @property
+    def errored(self) -> bool:
+        """True once EngineCore is gone. vLLM's monitor thread notices its death within moments."""
+        return self._llm is not None and bool(self._llm.errored)
+
+    async def start(self) -> EngineInfo:
+        """Load the model in a thread of its own, so that the event loop stays free."""
+        require_engine()
+        try:
+            llm = await in_thread("kaito-engine-start", self._load)
+        except EngineError:
+            raise
+        except Exception as error:
+            logger.debug("engine start failed", exc_info=True)
+            raise EngineFailed(_reason(error)) from error
+        self._llm = llm
+        if self._stopping:
+            await self.stop()
+            raise EngineFailed("stopped while loading")
+        self._tokenizer = llm.get_tokenizer()
+        self._info = EngineInfo(
+            max_model_len=int(llm.model_config.max_model_len),
+            has_chat_template=bool(getattr(self._tokenizer, "chat_template", None)),
+            facts=self._facts(llm),
+        )
+        return self._info
+
+    async def stop(self) -> None:
+        """Stop EngineCore: politely, then by force. Idempotent."""
+        self._stopping = True
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            try:
+                await asyncio.wait_for(in_thread("kaito-engine-stop", llm.shutdown), _STOP_SECONDS)
+            except TimeoutError:
+                logger.warning("engine did not stop in time; killing it seconds=%s", _STOP_SECONDS)
+            except Exception:
+                logger.warning("engine did not stop cleanly", exc_info=True)
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text, with whatever the tokenizer puts before every text."""
+        return self._encode(lambda tokenizer: tokenizer.encode(text))
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the conversation up to where the assistant begins to speak."""
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return self._encode(
+            lambda tokenizer: tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=True, return_dict=True
+            )["input_ids"]
+        )
+
+    def _encode(self, encode: Callable[[Any], Any]) -> list[int]:
+        if self._tokenizer is None:
+            raise EngineError("the model is not loaded yet")
+        try:
+            return list(encode(self._tokenizer))
+        except Exception as error:  # templates raise whatever they like, jinja2's own errors included
+            raise InvalidRequest(f"the messages do not fit the model's chat template: {_reason(error)}") from error
+
+    async def generate(
+        self, prompt: Sequence[int], sampling: Sampling, request_id: str, *, stream: bool
+    ) -> AsyncGenerator[Piece, None]:
+        """See the protocol. Closing this iterator, or cancelling its task, aborts the generation in the engine."""
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if self._llm is None or self._llm.errored:
+            raise EngineDead("the inference engine is not running")
+        try:
+            parameters = _sampling_params(sampling, stream)
+            outputs = self._llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id)
+            async with aclosing(outputs):
+                async for output in outputs:
+                    answer = output.outputs[0]
+                    yield Piece(answer.text, len(answer.token_ids), answer.finish_reason)
+        except EngineDeadError as error:
+            raise EngineDead("the inference engine has died") from error
+        except (ValueError, VLLMValidationError) as error:
+            raise InvalidRequest(_reason(error)) from error
+        except EngineError:
+            raise
+        except Exception as error:
+            if self.errored:
+                raise EngineDead("the inference engine has died") from error
+            raise EngineError(f"generation failed: {_reason(error)}") from error
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    def _load(self) -> AsyncLLM:
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        if self._stopping:
+            raise EngineFailed("stopped while loading")
+        return AsyncLLM.from_engine_args(self._arguments())
+
+    def _arguments(self) -> AsyncEngineArgs:
+        from dataclasses import fields
+
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+
+        settings = self._settings
+        known = [field.name for field in fields(AsyncEngineArgs)]
+        for name in settings.engine_options:
+            if name not in known:
+                raise EngineFailed(f"unknown engine option {name!r}{did_you_mean(name, known)}")
+        chosen: dict[str, Any] = {
+            "model": settings.model,
+            "served_model_name": [settings.name],
+            # -1 lets the engine shorten the context until it fits the memory, instead of failing.
+            "max_model_len": settings.max_model_len or -1,
+            "dtype": settings.dtype or ("bfloat16" if current_platform.is_cpu() else "auto"),
+            "use_tqdm_on_load": False,
+            "max_num_seqs": settings.max_num_seqs,
+            "kv_cache_memory_bytes": settings.kv_cache_bytes,
+        }
+        if current_platform.is_cpu():
+            sequences = settings.max_num_seqs or _CPU_SEQUENCES
+            chosen["max_num_seqs"] = sequences
+            chosen["enforce_eager"] = True  # compiling takes half a minute and gains nothing measurable here
+            if settings.kv_cache_bytes is None:
+                size, self._kv_reason = memory.kv_cache_bytes(
+                    model_config(settings.model), memory.available_memory(), sequences, settings.max_model_len
+                )
+                chosen["kv_cache_memory_bytes"] = size
+        self._device = str(current_platform.device_name)
+        return AsyncEngineArgs(**(chosen | dict(settings.engine_options)))
+
+    def _facts(self, llm: AsyncLLM) -> dict[str, str]:
+        config, asked = llm.vllm_config, self._settings
+        kv = config.cache_config.kv_cache_memory_bytes
+        model = config.model_config
+        facts = {
+            "device": self._device,
+            "architecture": ", ".join(model.architectures or ["unknown"]),
+            "dtype": str(model.dtype).removeprefix("torch.")
+            + (" (as asked)" if asked.dtype else " (for the device)"),
+            "context": f"{model.max_model_len} tokens ("
+            + ("as asked" if asked.max_model_len else "the longest that model and memory allow")
+            + ")",
+            "sequences": f"{config.scheduler_config.max_num_seqs} at a time",
+        }
+        if kv:
+            facts["kv cache"] = f"{kv // memory.MIB} MiB ({self._kv_reason})"
+        if asked.engine_options:
+            facts["options"] = ", ".join(f"{name}={value}" for name, value in sorted(asked.engine_options.items()))
+        return facts
+
+
+def _sampling_params(sampling: Sampling, stream: bool) -> Any:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        min_tokens=sampling.min_tokens,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        seed=sampling.seed,
+        stop=list(sampling.stop),
+        stop_token_ids=list(sampling.stop_token_ids),
+        ignore_eos=sampling.ignore_eos,
+        output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """One line of an engine's error, which may be a page long."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:500]

@@ -1,0 +1,116 @@
+"""The seam between the HTTP shim and whatever generates text: plain types, errors, and the `Engine` protocol.
+
+In: token ids and sampling parameters. Out: pieces of text with counts of tokens. The engine owns the model,
+its processes and its memory; the shim owns connections. No type of the engine's library crosses this seam, so
+the shim's tests run against a scripted engine, and a change of engine touches one module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class EngineError(Exception):
+    """Anything that the engine reports. The text is fit for a person."""
+
+
+class EngineMissing(EngineError):
+    """The engine's package is not installed. The text names the command that installs it."""
+
+
+class EngineFailed(EngineError):
+    """The engine did not start; trying again with the same settings will fail again."""
+
+
+class EngineDead(EngineError):
+    """The engine was running and has died. Only a new process helps."""
+
+
+class InvalidRequest(EngineError):
+    """This request cannot be served as it is; the engine is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw tokens. Neutral values mean "off"; ``temperature`` 0 is greedy; ``top_k`` 0 is off."""
+
+    max_tokens: int
+    min_tokens: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next part of one answer. ``tokens`` counts what this piece adds, the end token included."""
+
+    text: str
+    tokens: int
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What was started. ``max_model_len`` is in tokens; ``facts`` are further lines for the start-up report."""
+
+    max_model_len: int
+    has_chat_template: bool
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """One model, loaded once."""
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """None until ``start`` has returned."""
+        ...
+
+    @property
+    def errored(self) -> bool:
+        """True when a started engine can no longer answer."""
+        ...
+
+    async def start(self) -> EngineInfo:
+        """Load the model. The event loop stays free meanwhile. Raises EngineMissing or EngineFailed."""
+        ...
+
+    async def stop(self) -> None:
+        """Release everything, processes included. May be called at any time, also twice."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text. Raises InvalidRequest."""
+        ...
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation in the model's own template, ready for the answer. Raises InvalidRequest."""
+        ...
+
+    def generate(
+        self, prompt: Sequence[int], sampling: Sampling, request_id: str, *, stream: bool
+    ) -> AsyncGenerator[Piece, None]:
+        """Answer in pieces, or in one piece if not ``stream``. Closing the iterator aborts the generation.
+
+        Raises InvalidRequest, EngineDead or, for anything else, EngineError.
+        """
+        ...
