@@ -72,15 +72,11 @@ class Authority:
             self._make(key)
         try:
             self._cert = x509.load_pem_x509_certificate(self.certificate.read_bytes())
-            loaded = load_pem_private_key(key.read_bytes(), password=None)
-            if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-                raise ValueError("not an elliptic curve key")
-            if loaded.public_key() != self._cert.public_key():
-                raise ValueError("certificate and key do not belong together")
-            self._key = loaded
+            self._key = _matching_key(key.read_bytes(), self._cert)
         except (ValueError, TypeError) as error:
             raise PkiError(
-                f"the certificate authority in {folder} cannot be used ({error}); remove that folder and start again"
+                f"the certificate authority in {folder} cannot be used ({error}); "
+                "remove that folder and start again"
             ) from error
 
     @property
@@ -184,6 +180,13 @@ def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _matching_key(pem: bytes, cert: x509.Certificate) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != cert.public_key():
+        raise ValueError("certificate and key do not belong together")
+    return key
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

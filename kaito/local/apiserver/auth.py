@@ -87,7 +87,8 @@ def load_tokens(path: Path) -> dict[str, Identity]:
             continue
         if len(row) < 3 or not row[0] or not row[1]:
             raise ApiServerError(
-                f"line {number} of the token file {path} is not 'token,user,uid,\"group1,group2\"'; correct or remove it"
+                f"line {number} of the token file {path} is not 'token,user,uid,\"group1,group2\"'; "
+                "correct or remove it"
             )
         groups = tuple(group.strip() for group in row[3].split(",") if group.strip()) if len(row) > 3 else ()
         tokens[_digest(row[0])] = Identity(row[1], row[2], (*groups, _AUTHENTICATED))

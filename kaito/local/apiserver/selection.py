@@ -92,16 +92,14 @@ class Selection:
 def _parse_fields(resource: ResourceType, text: str, selectable: Collection[str]) -> list[_FieldTerm]:
     terms = []
     for clause in text.split(",") if text.strip() else ():
-        for operator, equal in (("!=", False), ("==", True), ("=", True)):
-            path, found, value = clause.partition(operator)
-            if found:
-                break
-        else:
+        operator = next((one for one in ("!=", "==", "=") if one in clause), "")
+        if not operator:
             raise bad_request(f"invalid field selector: {text!r}; can't understand {clause!r}")
+        path, _, value = clause.partition(operator)
         path = path.strip()
         allowed = {"metadata.name", "metadata.namespace", *(field.lstrip(".") for field in selectable)}
         if resource.is_crd and path not in allowed:
             raise bad_request(f"field label not supported: {path}")
         empty = _EMPTY_MEANS.get((resource.kind, path), "")
-        terms.append(_FieldTerm(tuple(path.split(".")), value.strip().replace("\\", ""), equal, empty))
+        terms.append(_FieldTerm(tuple(path.split(".")), value.strip().replace("\\", ""), operator != "!=", empty))
     return terms

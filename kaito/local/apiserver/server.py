@@ -220,7 +220,8 @@ class ApiServer:
         except OSError as error:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             raise StartError(
-                f"the data folder {self.data_dir} is in use by process {holder}; stop it, or choose another --data-dir"
+                f"the data folder {self.data_dir} is in use by process {holder}; "
+                "stop it, or choose another --data-dir"
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -13,6 +13,7 @@ runs in a thread (``checkpoint``). Objects handed out are shared and must not be
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ __all__ = [
     "WriteFailed",
 ]
 
+_log = logging.getLogger("kaito.local.apiserver.storage")
 _FORMAT = "1"
 _KEEP_CHANGES = 20_000  # about two hours of a busy laptop cluster
 _COMPACT_EVERY = 1_000
@@ -139,15 +141,7 @@ class Storage:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute("PRAGMA wal_autocheckpoint=0")
-            problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if problem != "ok":
-                raise sqlite3.DatabaseError(problem)
-            db.executescript(_SCHEMA)
-            row = db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
-            if row is None:
-                db.execute("INSERT INTO meta VALUES ('format', ?), ('compacted', '0')", (_FORMAT,))
-            elif row[0] != _FORMAT:
-                raise ValueError(f"its format is {row[0]}, this program reads {_FORMAT}")
+            _check_file(db)
         except BaseException:
             db.close()
             raise
@@ -352,10 +346,16 @@ class Storage:
         if revision <= self.compacted:
             return
         db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("DELETE FROM changes WHERE revision<=?", (revision,))
-        db.execute("UPDATE meta SET value=? WHERE key='compacted'", (str(revision),))
-        db.execute("COMMIT")
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("DELETE FROM changes WHERE revision<=?", (revision,))
+            db.execute("UPDATE meta SET value=? WHERE key='compacted'", (str(revision),))
+            db.execute("COMMIT")
+        except sqlite3.Error as error:  # the history stays longer; nothing is lost
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            _log.warning("cannot compact error=%s", error)
+            return
         self.compacted = revision
 
     # ------------------------------------------------------------------ subscribers
@@ -371,3 +371,15 @@ class Storage:
     def observe(self, subscriber: Subscriber) -> None:
         """Like :meth:`subscribe`, for all resources and for good."""
         self._observers.append(subscriber)
+
+
+def _check_file(db: sqlite3.Connection) -> None:
+    problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise sqlite3.DatabaseError(problem)
+    db.executescript(_SCHEMA)
+    row = db.execute("SELECT value FROM meta WHERE key='format'").fetchone()
+    if row is None:
+        db.execute("INSERT INTO meta VALUES ('format', ?), ('compacted', '0')", (_FORMAT,))
+    elif row[0] != _FORMAT:
+        raise ValueError(f"its format is {row[0]}, this program reads {_FORMAT}")

@@ -229,7 +229,7 @@ def _template(spec: Obj, policies: tuple[str, ...]) -> Problems:
 
 def _job(obj: Obj) -> Problems:
     spec = obj["spec"]
-    policies = ("OnFailure", "Never")
+    policies: tuple[str, ...] = ("OnFailure", "Never")
     policy = (spec["template"].get("spec") or {}).get("restartPolicy")
     if policy == "Always":
         yield required("spec.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"')
@@ -410,7 +410,8 @@ def _claim_change(new: Obj, old: Obj) -> Problems:
     if fixed(new["spec"]) != fixed(old["spec"]):
         yield forbidden(
             "spec",
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName "
+            "for bound claims",
         )
 
 

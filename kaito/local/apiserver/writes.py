@@ -51,6 +51,7 @@ from manager.types import Obj
 
 __all__ = ["Deleted", "Draft", "Outcome", "Writer"]
 
+_STATUS_CREATED = {"Node", "PersistentVolume", "APIService"}  # their creators write the status too
 _UNCONDITIONAL = "must be specified for an update"
 APPLY = "application/apply-patch+yaml"
 _PATCHES = (
@@ -73,7 +74,6 @@ class Draft:
     obj: Obj
     record: Record | None  # the state it was made from; None creates
     old: Obj | None  # the same, at the request's version
-    managed: bool = False  # managedFields are done (server-side apply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,11 @@ class Writer:
         if resource.namespaced:
             self._admission.check_namespace(resource, namespace, name)
         obj = self._default(resource, obj)
+        if not managed:
+            obj = self._own(resource, None, obj, "", options)
         stamp_new(resource, obj, namespace=namespace, now=rfc3339(self._clock()))
         reset_status(resource, obj)
-        return Draft(resource, namespace, name, "", options, obj, None, None, managed)
+        return Draft(resource, namespace, name, "", options, obj, None, None)
 
     def draft_update(
         self, resource: ResourceType, namespace: str, name: str, subresource: str, body: Body, options: Options
@@ -201,11 +203,9 @@ class Writer:
             raise StatusError(error.status, reason, error.message) from error
         if patched.get("apiVersion") != resource.api_version or patched.get("kind") != resource.kind:
             raise bad_request("a patch cannot change apiVersion or kind")
-        if (patched.get("metadata") or {}).get("name") != name:
-            raise bad_request(
-                f"the name of the object ({(patched.get('metadata') or {}).get('name')}) does not match the name on the "
-                f"URL ({name})"
-            )
+        given = (patched.get("metadata") or {}).get("name")
+        if given != name:
+            raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
         obj = self._decode(resource, Body(copy.deepcopy(patched), body.duplicates), options)
         return self._change(resource, record, subresource, obj, options)
 
@@ -262,11 +262,8 @@ class Writer:
             return draft
         if "resourceVersion" in meta:
             merged["metadata"]["resourceVersion"] = meta["resourceVersion"]
-        draft = self._change(
-            resource, record, subresource, self._decode(resource, Body(merged, []), options), options
-        )
-        draft.managed = True
-        return draft
+        decoded = self._decode(resource, Body(merged, []), options)
+        return self._change(resource, record, subresource, decoded, options, managed=True)
 
     def _record(self, resource: ResourceType, namespace: str, name: str) -> Record:
         record = self._storage.get(resource.storage_key, namespace, name)
@@ -275,16 +272,23 @@ class Writer:
         return record
 
     def _change(
-        self, resource: ResourceType, record: Record, subresource: str, obj: Obj, options: Options
+        self,
+        resource: ResourceType,
+        record: Record,
+        subresource: str,
+        obj: Obj,
+        options: Options,
+        *,
+        managed: bool = False,
     ) -> Draft:
         """The draft of an update, whatever its form; ``obj`` is decoded and ours."""
         old = from_storage(resource, record.obj)
         wanted = obj["metadata"].get("resourceVersion")
         if wanted and wanted != str(record.revision):
             raise conflict(resource, record.name)
-        uid = obj["metadata"].get("uid")
-        if uid and uid != old["metadata"].get("uid"):
-            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old['metadata'].get('uid')}"
+        uid, known = obj["metadata"].get("uid"), old["metadata"].get("uid")
+        if uid and uid != known:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {known}"
             raise conflict(resource, record.name, why)
         keep_server_fields(obj, old)
         obj = merge_subresource(resource, obj, old, subresource)
@@ -292,7 +296,22 @@ class Writer:
             obj = self._default(resource, obj)
         obj = copy.deepcopy(obj)  # parts of it are the stored object
         _check_finalizers(resource, obj, old)
+        if not managed:
+            obj = self._own(resource, old, obj, subresource, options)
         return Draft(resource, record.namespace, record.name, subresource, options, obj, record, old)
+
+    def _own(self, resource: ResourceType, old: Obj | None, obj: Obj, subresource: str, options: Options) -> Obj:
+        """Note who wrote what: the client's fields and defaults, not what admission or the strategy adds."""
+        if old is None and "status" in resource.subresources and resource.kind not in _STATUS_CREATED:
+            obj = {key: value for key, value in obj.items() if key != "status"}
+        return record_update(
+            old,
+            obj,
+            manager=options.field_manager,
+            resource_type=resource,
+            subresource=subresource or None,
+            now=rfc3339(self._clock()),
+        )
 
     def _default(self, resource: ResourceType, obj: Obj) -> Obj:
         if resource.is_crd:
@@ -348,15 +367,6 @@ class Writer:
                 self._validate_early(resource, obj, old, draft.name)
                 self._admission.admit(resource, obj, old, now=now)
             self._validate(resource, obj, old, draft)
-        if not draft.managed:
-            obj = record_update(
-                old,
-                obj,
-                manager=draft.options.field_manager,
-                resource_type=resource,
-                subresource=draft.subresource or None,
-                now=now,
-            )
         stored = to_storage(resource, obj)
         if draft.record is None:
             return self._create(draft, stored)
@@ -453,7 +463,8 @@ def _check_kind(resource: ResourceType, obj: Obj) -> None:
         raise bad_request("Object 'apiVersion' is missing in the body of the request")
     if version != resource.api_version:
         raise bad_request(
-            f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
+            f"the API version in the data ({version}) does not match the expected API version "
+            f"({resource.api_version})"
         )
     if kind != resource.kind:
         raise bad_request(f"the kind in the data ({kind}) does not match the expected kind ({resource.kind})")
