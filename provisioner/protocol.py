@@ -2,9 +2,7 @@
 
 In: an :class:`InstanceRequest`, plain data made from a Machine. Out: an :class:`Instance`, what the cloud
 says about it now. The cloud owns the truth; nothing is remembered here. Operations are started and never
-waited for: ``create`` returns while the instance is still ``CREATING``, and whoever wants to know more calls
-``get`` again. The name is the token that resumes an operation after a restart; that is why a create is create-only
-and never overwrites what exists.
+waited for: ``create`` returns while the instance is still ``CREATING``, and whoever wants to know more XX
 """
 
 from __future__ import annotations
@@ -70,6 +68,13 @@ class Instance:
     provider_id: str = ""
     node_name: str = ""
     error: CloudError | None = None
+
+    @property
+    def failure(self) -> CloudError | None:
+        """Why it is ``FAILED``, also where the cloud did not say; None in any other state."""
+        if self.state is not InstanceState.FAILED:
+            return None
+        return self.error or CloudError(f"instance {self.name} failed, and the cloud did not say why")
 
 
 class CloudProvider(Protocol):

@@ -1,0 +1,43 @@
+"""How often the cloud refused each Machine, so that it is asked ever more rarely.
+
+In: refusals as they happen. Out: the time of the next attempt. This is a rate limiter like a queue's and no
+part of the world: it starts empty, and an operator that was restarted asks once at once. Creating and deleting
+are counted apart, so that a Machine that waits for quota can still be deleted immediately.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from controllers.machine.model import Attempts
+from manager.types import Obj
+from provisioner.errors import CloudError
+
+
+class AttemptBook:
+    """Failed attempts by Machine. One event loop only; entries go when their Machine does."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, dict[tuple[str, bool], Attempts]] = {}
+
+    def __repr__(self) -> str:
+        return f"<AttemptBook machines={len(self._by_name)}>"
+
+    def of(self, machine: Obj) -> Attempts:
+        """What is known about this very Machine; a namesake made anew starts afresh."""
+        return self._by_name.get(machine["metadata"]["name"], {}).get(_key(machine), Attempts())
+
+    def failed(self, machine: Obj, error: CloudError, now: datetime) -> Attempts:
+        """Count a refusal and set the time of the next attempt."""
+        count = self.of(machine).failed + 1
+        entry = Attempts(count, now + timedelta(seconds=error.retry_delay(count)))
+        self._by_name.setdefault(machine["metadata"]["name"], {})[_key(machine)] = entry
+        return entry
+
+    def forget(self, name: str) -> None:
+        """The Machine works, or is gone."""
+        self._by_name.pop(name, None)
+
+
+def _key(machine: Obj) -> tuple[str, bool]:
+    return str(machine["metadata"]["uid"]), bool(machine["metadata"].get("deletionTimestamp"))

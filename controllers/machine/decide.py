@@ -1,0 +1,81 @@
+"""One reconcile of a Machine, decided: the phases in order, their marks merged into one status.
+
+In: an observation and the time. Out: a plan. Pure and synchronous: the same observation gives the same plan,
+whoever asks. A plan calls the cloud at most once; what the cloud answers becomes part of the observation and
+the plan is made anew, so that a refusal is in the status of the very reconcile that saw it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from api import keys
+from api.conditions import MACHINE_LAUNCHED, MACHINE_REGISTERED, is_true
+from controllers.machine import conditions
+from controllers.machine.initialization import initialization
+from controllers.machine.launch import launch
+from controllers.machine.liveness import liveness
+from controllers.machine.model import AddFinalizer, Mark, Observation, Phase, Plan
+from controllers.machine.registration import registration
+from controllers.machine.termination import termination
+from manager.types import Obj
+
+
+def decide(obs: Observation, now: datetime) -> Plan:
+    """What to do about this Machine, and what its status says after it."""
+    finalizers = obs.machine["metadata"].get("finalizers") or []
+    if obs.deleting:
+        if keys.TERMINATION_FINALIZER not in finalizers:
+            return Plan(actions=(), cloud=None, status=_stored(obs))
+        return _plan(obs, now, (termination(obs, now),))
+    if keys.TERMINATION_FINALIZER not in finalizers:
+        # Alone and first: an instance without a finalizer on its Machine can be lost.
+        return Plan(actions=(AddFinalizer(),), cloud=None, status=_stored(obs))
+    launched = launch(obs, now)
+    is_launched = _holds(obs, MACHINE_LAUNCHED, launched.marks)
+    registered = registration(obs, launched=is_launched)
+    is_registered = _holds(obs, MACHINE_REGISTERED, registered.marks)
+    initialized = initialization(obs, registered=is_registered)
+    alive = liveness(obs, now, registered=is_registered)
+    return _plan(obs, now, (launched, registered, initialized, alive))
+
+
+def needs_cloud(obs: Observation, now: datetime) -> bool:
+    """Whether this reconcile has to look the instance up: not when nothing depends on it, nor too soon."""
+    if obs.attempts.next_at is not None and obs.attempts.next_at > now:
+        return False
+    finalizers = obs.machine["metadata"].get("finalizers") or []
+    if keys.TERMINATION_FINALIZER not in finalizers:
+        return not obs.deleting
+    return obs.deleting or not is_true(obs.conditions, MACHINE_LAUNCHED)
+
+
+def _plan(obs: Observation, now: datetime, phases: Iterable[Phase]) -> Plan:
+    phases = tuple(phases)
+    marks = [mark for phase in phases for mark in phase.marks]
+    status = _stored(obs)
+    for phase in phases:
+        status |= phase.status or {}
+    merged = conditions.merge(obs.conditions, marks, now)
+    status["conditions"] = [condition.to_obj() for condition in merged]
+    waits = [phase.requeue_after for phase in phases if phase.requeue_after is not None]
+    return Plan(
+        actions=tuple(action for phase in phases for action in phase.actions),
+        cloud=next((phase.cloud for phase in phases if phase.cloud is not None), None),
+        status=status,
+        requeue_after=min(waits, default=None),
+    )
+
+
+def _holds(obs: Observation, type_: str, marks: Iterable[Mark]) -> bool:
+    for mark in marks:
+        if mark.type == type_:
+            return mark.status == "True"
+    return is_true(obs.conditions, type_)
+
+
+def _stored(obs: Observation) -> Obj:
+    stored: dict[str, Any] = dict(obs.machine.get("status") or {})
+    return stored

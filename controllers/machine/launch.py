@@ -1,0 +1,68 @@
+"""Phase one: the cloud has an instance for this Machine.
+
+In: what the cloud said, or that it refused. Out: the ``MachineLaunched`` mark and at most one cloud call. The
+instance is always looked up by the Machine's name before one is created, and a create never overwrites, so a
+restart in the middle takes up what is there. Between two attempts nothing is asked of the cloud.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from api.conditions import MACHINE_LAUNCHED, is_true, render_time
+from controllers.machine.model import CreateInstance, DeleteInstance, Mark, Observation, Phase
+from controllers.machine.request import UnusableMachine, instance_request
+from provisioner import Instance, InstanceState
+from provisioner.errors import CloudError
+
+
+def launch(obs: Observation, now: datetime) -> Phase:
+    """Create the instance, follow its creation, or tell why there is none."""
+    if is_true(obs.conditions, MACHINE_LAUNCHED):
+        return Phase()
+    if obs.cloud_error is not None:
+        return _refused(obs, obs.cloud_error, now)
+    if not obs.asked:
+        return Phase(requeue_after=_until_next_attempt(obs, now))
+    if obs.instance is None:
+        return _create(obs, now)
+    return _follow(obs, obs.instance)
+
+
+def _create(obs: Observation, now: datetime) -> Phase:
+    if wait := _until_next_attempt(obs, now):
+        return Phase(requeue_after=wait)
+    try:
+        return Phase(cloud=CreateInstance(instance_request(obs.machine)))
+    except UnusableMachine as error:
+        # Only an edit of the Machine helps, and that edit is an event; so there is nothing to wait for.
+        return Phase(marks=(Mark(MACHINE_LAUNCHED, "False", "InvalidMachine", str(error)),))
+
+
+def _follow(obs: Observation, instance: Instance) -> Phase:
+    known = {"providerID": instance.provider_id} if instance.provider_id else None
+    if instance.failure is not None:
+        # Its remains go first. The answer to that call brings the failure back as a refusal of this attempt.
+        return Phase(cloud=DeleteInstance())
+    if instance.state is InstanceState.DELETING:
+        # The remains of a failed attempt; its reason stays in the condition until the next attempt.
+        return Phase(requeue_after=obs.poll_interval)
+    if instance.state is InstanceState.RUNNING and instance.provider_id:
+        return Phase(marks=(Mark(MACHINE_LAUNCHED, "True"),), status=known)
+    message = f"the cloud is creating instance {instance.name} ({instance.instance_type})"
+    mark = Mark(MACHINE_LAUNCHED, "Unknown", "InstanceCreating", message)
+    return Phase(marks=(mark,), requeue_after=obs.poll_interval, status=known)
+
+
+def _refused(obs: Observation, error: CloudError, now: datetime) -> Phase:
+    message = f"{error.message}. {error.next_step}"
+    if obs.attempts.next_at is not None:
+        message += f" Next attempt at {render_time(obs.attempts.next_at)}."
+    mark = Mark(MACHINE_LAUNCHED, "False", error.reason, message)
+    return Phase(marks=(mark,), requeue_after=_until_next_attempt(obs, now) or obs.poll_interval)
+
+
+def _until_next_attempt(obs: Observation, now: datetime) -> float | None:
+    if obs.attempts.next_at is None or obs.attempts.next_at <= now:
+        return None
+    return (obs.attempts.next_at - now).total_seconds()

@@ -1,0 +1,9 @@
+"""The REST resources of our own kinds."""
+
+from __future__ import annotations
+
+from api import keys
+from manager.types import Resource
+
+WORKSPACES = Resource(keys.KAITO_GROUP, "v1alpha1", "workspaces", "Workspace")
+MACHINES = Resource(keys.KARPENTER_GROUP, "v1alpha5", "machines", "Machine", namespaced=False)

@@ -1,0 +1,1 @@
+"""The Workspace controller: a short manifest becomes nodes and a serving workload."""

@@ -1,0 +1,158 @@
+"""The Workspace controller's loop: observe, decide, act, once for each key.
+
+In: the key of a Workspace. Out: Machines, node labels, the Service and the Deployment, and the status when it
+changed. The API server owns all state; nothing is remembered between two reconciles and nothing is waited for:
+every step that takes time ends in a change of an object that is watched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from manager.events import EventRecorder
+
+from api import keys
+from api.conditions import INFERENCE_READY, MACHINE_READY, conditions_of
+from api.reasons import Cause, Reason
+from controllers.resources import MACHINES, WORKSPACES
+from controllers.workspace.decide import decide
+from controllers.workspace.events import transitions
+from controllers.workspace.model import (
+    Action,
+    AddFinalizer,
+    Apply,
+    CreateMachine,
+    DeleteMachine,
+    DeleteOwned,
+    Failure,
+    LabelNode,
+    Observation,
+    RemoveFinalizer,
+    Why,
+)
+from controllers.workspace.observe import Stores, observe
+from controllers.workspace.status import is_written
+from manager.client import Client
+from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
+from manager.meta import with_finalizer, without_finalizer
+from manager.resources import NODES
+from manager.types import Obj, Request, Resource, Result
+
+log = logging.getLogger("kaito.controllers.workspace")
+
+FIELD_MANAGER = "kaito-workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceReconciler:
+    """Turns Workspaces into nodes and a serving workload."""
+
+    client: Client
+    stores: Stores
+    recorder: EventRecorder
+    clock: Callable[[], datetime]
+    registry: str
+
+    async def reconcile(self, request: Request) -> Result:
+        """Move one Workspace one step nearer to serving, or to being gone.
+
+        Raises:
+            ApiError: the API server refused a step. The status says so already; the queue tries again later.
+        """
+        obj = self.stores.workspaces.get(request.name, request.namespace)
+        if obj is None:
+            return Result()
+        obs = await observe(self.client, self.stores, obj, self.registry)
+        plan = decide(obs, self.clock())
+        refused: list[tuple[Failure, ApiError]] = []
+        for action in plan.actions:
+            try:
+                await self._carry_out(obs, action)
+            except ApiError as error:
+                failure = _failure(action, error)
+                if failure is None:
+                    raise
+                refused.append((failure, error))
+        status = plan.status
+        if refused:
+            obs = replace(obs, failures=tuple(failure for failure, _ in refused))
+            status = decide(obs, self.clock()).status
+        await self._write_status(obs, status)
+        if refused:
+            raise refused[0][1]
+        return Result(requeue_after=plan.requeue_after)
+
+    async def _carry_out(self, obs: Observation, action: Action) -> None:
+        match action:
+            case AddFinalizer():
+                await self._set_finalizers(obs, with_finalizer(obs.obj, keys.WORKSPACE_FINALIZER))
+            case RemoveFinalizer():
+                await self._release(obs)
+            case CreateMachine(body):
+                await self._create_machine(obs, body)
+            case LabelNode(node, labels):
+                await self.client.patch(NODES, node, {"metadata": {"labels": dict(labels)}})
+            case Apply(resource, body):
+                log.info("applying kind=%s workspace=%s/%s", resource.kind, obs.namespace, obs.name)
+                await self.client.apply(resource, body, field_manager=FIELD_MANAGER)
+            case DeleteMachine(name, uid):
+                log.info("deleting machine=%s workspace=%s/%s", name, obs.namespace, obs.name)
+                await self._delete(MACHINES, name, None, uid)
+            case DeleteOwned(resource, uid):
+                await self._delete(resource, obs.name, obs.namespace, uid)
+
+    async def _create_machine(self, obs: Observation, body: Obj) -> None:
+        name = body["metadata"]["name"]
+        try:
+            await self.client.create(MACHINES, body)
+        except AlreadyExists:
+            return  # made by an earlier reconcile that the cache has not caught up with
+        log.info("created machine=%s workspace=%s/%s", name, obs.namespace, obs.name)
+        self.recorder.event(obs.obj, "Normal", "MachineCreated", f"Created Machine {name}")
+
+    async def _delete(self, resource: Resource, name: str, namespace: str | None, uid: str) -> None:
+        try:
+            await self.client.delete(resource, name, namespace, propagation="Background", uid=uid)
+        except (NotFound, Conflict):
+            return  # gone, or a namesake that was not meant
+
+    async def _release(self, obs: Observation) -> None:
+        try:
+            await self._set_finalizers(obs, without_finalizer(obs.obj, keys.WORKSPACE_FINALIZER))
+        except NotFound:
+            return
+
+    async def _set_finalizers(self, obs: Observation, finalizers: list[str]) -> None:
+        # The resourceVersion keeps a finalizer that somebody else has set in between.
+        meta = {"finalizers": finalizers, "resourceVersion": obs.obj["metadata"]["resourceVersion"]}
+        await self.client.patch(WORKSPACES, obs.name, {"metadata": meta}, namespace=obs.namespace)
+
+    async def _write_status(self, obs: Observation, status: Obj) -> None:
+        if is_written(status, obs.obj.get("status")):
+            return
+        try:
+            await self.client.patch(
+                WORKSPACES, obs.name, {"status": status}, namespace=obs.namespace, subresource="status"
+            )
+        except NotFound:
+            return
+        before, after = conditions_of(obs.obj), conditions_of({"status": status})
+        for event in transitions(before, after):
+            self.recorder.event(obs.obj, event.type, event.reason, event.note)
+
+
+def _failure(action: Action, error: ApiError) -> Failure | None:
+    """Which condition tells this refusal; None where only trying again helps."""
+    text = f"{error.reason}: {error.message}"
+    match action:
+        case CreateMachine(body):
+            facts = {"machine": body["metadata"]["name"], "error": text}
+            return Failure(MACHINE_READY, Why.of(Cause(Reason.MACHINE_CREATION_FAILED, facts)))
+        case LabelNode() if not isinstance(error, NotFound | Conflict):
+            return Failure(MACHINE_READY, Why.of(Cause(Reason.RECONCILE_FAILED, {"error": text})))
+        case Apply() if not isinstance(error, Conflict):
+            return Failure(INFERENCE_READY, Why.of(Cause(Reason.RECONCILE_FAILED, {"error": text})))
+    return None
