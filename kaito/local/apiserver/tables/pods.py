@@ -11,7 +11,7 @@ from typing import Any
 
 from manager.types import Obj
 
-from .cells import NONE, at, computed, field, is_true, plain
+from .cells import NONE, at, computed, condition, field, is_true, plain
 from .column import AGE, NAME, Column
 from .durations import human, parse
 
@@ -77,8 +77,8 @@ def status_word(pod: Obj) -> str:
     """The STATUS column."""
     phase = str(at(pod, "status.phase", ""))
     reason = str(at(pod, "status.reason", "")) or phase
-    scheduled = next((one for one in at(pod, "status.conditions", []) if one.get("type") == "PodScheduled"), {})
-    if scheduled.get("reason") == "SchedulingGated":
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled is not None and scheduled.get("reason") == "SchedulingGated":
         reason = "SchedulingGated"
     word = _init_word(pod)
     if word is None or is_true(pod, "Initialized"):
