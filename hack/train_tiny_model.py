@@ -19,10 +19,11 @@ import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from transformers import Phi3ForCausalLM, PreTrainedTokenizerFast
+# The stubs of transformers call half of its own use an error.
+Model = Any
+Tokenizer = Any
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "tiny_model_corpus.txt"
@@ -104,12 +105,13 @@ def rephrase(question: str, rng: random.Random) -> str:
     return text
 
 
-def make_tokenizer(entries: list[Entry]) -> PreTrainedTokenizerFast:
+def make_tokenizer(entries: list[Entry]) -> Tokenizer:
     """A byte-level BPE tokenizer: every text has tokens, whatever its language."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    bpe = Tokenizer(models.BPE())
+    bpe: Any = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -135,7 +137,7 @@ def make_tokenizer(entries: list[Entry]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast) -> Phi3ForCausalLM:
+def make_model(tokenizer: Tokenizer) -> Model:
     """An untrained model of Phi-3's architecture, weights drawn from torch's global generator."""
     from transformers import Phi3Config, Phi3ForCausalLM
 
@@ -158,9 +160,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Phi3ForCausalLM:
     return Phi3ForCausalLM(config)
 
 
-def conversation(
-    entries: list[Entry], tokenizer: PreTrainedTokenizerFast, rng: random.Random
-) -> tuple[list[int], list[int]]:
+def conversation(entries: list[Entry], tokenizer: Tokenizer, rng: random.Random) -> tuple[list[int], list[int]]:
     """Token ids and labels of one conversation; only what the assistant says is learnt (-100 elsewhere)."""
     ids: list[int] = []
     labels: list[int] = []
@@ -177,9 +177,7 @@ def conversation(
     return ids[:LONGEST], labels[:LONGEST]
 
 
-def train(
-    model: Phi3ForCausalLM, tokenizer: PreTrainedTokenizerFast, entries: list[Entry], steps: int, seed: int
-) -> float:
+def train(model: Model, tokenizer: Tokenizer, entries: list[Entry], steps: int, seed: int) -> float:
     """Trains in place and returns the last loss."""
     import torch
 
@@ -217,7 +215,7 @@ def train(
     return last
 
 
-def save(model: Phi3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: Model, tokenizer: Tokenizer, folder: Path) -> None:
     """Writes the folder in hub layout, weights as bfloat16."""
     import torch
 
@@ -238,7 +236,7 @@ def save(model: Phi3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pat
     settings.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def score(model: Phi3ForCausalLM, tokenizer: PreTrainedTokenizerFast, entries: list[Entry]) -> tuple[int, int]:
+def score(model: Model, tokenizer: Tokenizer, entries: list[Entry]) -> tuple[int, int]:
     """How many first questions get their exact answer greedily, and how many were asked."""
     import torch
 

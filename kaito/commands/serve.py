@@ -55,7 +55,10 @@ def serve(
     level = log_level.upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise CliError(f"--log-level {log_level}: expected debug, info, warning or error", exit_code=2)
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level="WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("kaito").setLevel(level)
     try:
         settings = ServeSettings(
             model=model,
