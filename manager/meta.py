@@ -39,7 +39,7 @@ def labels(obj: Obj) -> dict[str, str]:
     return obj.get("metadata", {}).get("labels") or {}
 
 
-def annotations(obj: Obj) -> dict[str, str]:
+def get_annotations(obj: Obj) -> dict[str, str]:
     """The annotations; never None."""
     return obj.get("metadata", {}).get("annotations") or {}
 

@@ -1,0 +1,154 @@
+"""Recording what happened as Events (events.k8s.io/v1), so that ``kubectl describe`` tells the story.
+
+Recording never blocks, fails or slows a reconcile: events go into a bounded queue, and a full one drops. Repeats
+of one event (same object, type, reason and action) within six minutes become one Event with a series count, which
+is written on the second occurrence and then at most every half minute, so that a loop of failures does not become
+a loop of writes. Events live in the namespace of their object, those of cluster-scoped objects in ``default``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from manager.client import Client
+from manager.errors import ApiError, ManagerError, NotFound
+from manager.meta import now_micro
+from manager.resources import EVENTS_V1
+from manager.types import Obj
+
+log = logging.getLogger("kaito.manager.events")
+
+_QUEUE = 1000
+_SERIES_SECONDS = 360.0
+_REFRESH_SECONDS = 30.0
+_TRIES = 5
+_NOTE_BYTES = 1024  # the API's own limit
+_DRAIN_SECONDS = 2.0
+
+_Key = tuple[str, str, str, str]
+
+
+@dataclass(slots=True)
+class _Series:
+    name: str
+    namespace: str
+    last: float
+    count: int = 1
+    written: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    key: _Key
+    event: Obj
+    at: float
+    when: str
+
+
+class EventRecorder:
+    """Records events of one component; made by ``Manager.events``."""
+
+    def __init__(self, client: Client, component: str) -> None:
+        self.component = component
+        self._client = client
+        self._instance = f"{component}-{socket.gethostname()}"[:128]
+        self._queue: asyncio.Queue[_Record] = asyncio.Queue(_QUEUE)
+        self._series: dict[_Key, _Series] = {}
+
+    def event(self, regarding: Obj, type: str, reason: str, note: str, *, action: str = "Reconcile") -> None:
+        """Record that something happened to an object.
+
+        Args:
+            regarding: the object; apiVersion, kind and metadata are needed.
+            type: ``Normal`` or ``Warning``.
+            reason: one word in CamelCase.
+            note: a sentence for people; cut at 1 KiB.
+            action: what was being done, in CamelCase.
+        """
+        meta = regarding.get("metadata", {})
+        namespace = meta.get("namespace") or "default"
+        now = datetime.now(UTC)
+        event: Obj = {
+            "metadata": {"name": f"{meta.get('name')}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
+            "eventTime": now_micro(now),
+            "type": type,
+            "reason": reason,
+            "action": action,
+            "note": note.encode()[:_NOTE_BYTES].decode("utf-8", "ignore"),
+            "reportingController": self.component,
+            "reportingInstance": self._instance,
+            "regarding": {
+                "apiVersion": regarding.get("apiVersion"),
+                "kind": regarding.get("kind"),
+                "name": meta.get("name"),
+                "uid": meta.get("uid"),
+                **({"namespace": meta["namespace"]} if meta.get("namespace") else {}),
+            },
+        }
+        key = (str(meta.get("uid") or f"{namespace}/{meta.get('name')}"), type, reason, action)
+        record = _Record(key, event, asyncio.get_running_loop().time(), now_micro(now))
+        try:
+            self._queue.put_nowait(record)
+        except asyncio.QueueFull:
+            log.warning("event dropped, queue full reason=%s", reason)
+
+    async def run(self) -> None:
+        """Write until cancelled; what is queued then gets two more seconds."""
+        try:
+            while True:
+                await self._write(await self._queue.get())
+        except asyncio.CancelledError:
+            try:
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    while not self._queue.empty():
+                        await self._write(self._queue.get_nowait())
+            except TimeoutError:
+                log.warning("events lost at stop count=%d", self._queue.qsize())
+            raise
+
+    async def _write(self, record: _Record) -> None:
+        self._forget_old(record.at)
+        series = self._series.get(record.key)
+        for attempt in range(_TRIES):
+            try:
+                if series is None:
+                    await self._client.create(EVENTS_V1, record.event)
+                    meta = record.event["metadata"]
+                    self._series[record.key] = _Series(meta["name"], meta["namespace"], record.at)
+                else:
+                    await self._continue(series, record)
+                return
+            except NotFound:
+                if series is None:
+                    return  # the namespace is gone
+                series = None  # the Event expired: begin a new one
+            except ApiError as error:
+                if error.status < 500 and error.status != 429:
+                    log.info("event refused reason=%s error=%s", record.event["reason"], error)
+                    return
+                await asyncio.sleep(0.2 * 2**attempt)
+            except ManagerError:
+                await asyncio.sleep(0.2 * 2**attempt)
+        log.warning("event lost reason=%s", record.event["reason"])
+
+    async def _continue(self, series: _Series, record: _Record) -> None:
+        series.count += 1
+        series.last = record.at
+        if series.count > 2 and record.at - series.written < _REFRESH_SECONDS:
+            return
+        patch = {
+            "series": {"count": series.count, "lastObservedTime": record.when},
+            "note": record.event["note"],
+        }
+        await self._client.patch(EVENTS_V1, series.name, patch, namespace=series.namespace)
+        series.written = record.at
+
+    def _forget_old(self, now: float) -> None:
+        old = [key for key, series in self._series.items() if now - series.last > _SERIES_SECONDS]
+        for key in old:
+            del self._series[key]
