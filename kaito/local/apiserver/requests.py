@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import yaml
 
+from kaito.local.apiserver import protobuf
 from kaito.local.apiserver.errors import StatusError, bad_request, invalid
 from kaito.local.apiserver.fielderrors import not_supported, too_long
 from manager.types import Obj
@@ -200,12 +201,17 @@ def decode_body(raw: bytes, content_type: str, *, want_duplicates: bool = False)
         StatusError: 400 for an undecodable body, 415 for a format that is not served.
     """
     media = content_type.split(";", 1)[0].strip().lower()
-    if media == "application/vnd.kubernetes.protobuf" or "cbor" in media:
+    if media == protobuf.MEDIA_TYPE:
+        try:
+            return Body(protobuf.decode(raw), [])
+        except protobuf.ProtobufError as error:
+            raise bad_request(f"couldn't decode the body of the request: {error}") from None
+    if "cbor" in media:
         raise StatusError(
             415,
             "UnsupportedMediaType",
             "the body of the request was in an unknown format - accepted media types include: "
-            "application/json, application/yaml",
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )
     if not raw.strip():
         raise bad_request("the body of the request is empty")
