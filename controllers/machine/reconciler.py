@@ -12,10 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from manager.cache import Store
-from manager.client import Client
-from manager.events import EventRecorder
-
 from api import keys
 from api.conditions import conditions_of
 from controllers.machine.attempts import AttemptBook
@@ -36,8 +32,11 @@ from controllers.machine.model import (
     RemoveFinalizer,
 )
 from controllers.resources import MACHINES
+from manager.client import Client
 from manager.errors import Conflict, NotFound
+from manager.events import EventRecorder
 from manager.resources import NODES, PODS
+from manager.store import Store
 from manager.types import Obj, Request, Result
 from provisioner import CloudProvider, Instance, InstanceState
 from provisioner import errors as cloud_errors

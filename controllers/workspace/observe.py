@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from manager.cache import Store
-
 from api.errors import InvalidSpec
 from api.v1alpha1 import Workspace
 from controllers.resources import MACHINES
@@ -19,6 +17,7 @@ from controllers.workspace.target import owner_labels, selector_labels
 from manager.client import Client
 from manager.errors import NotFound
 from manager.selectors import selector_from
+from manager.store import Store
 from manager.types import Obj
 
 BY_WORKSPACE = "workspace"  # index on Machines and pods: "namespace/name" of the Workspace

@@ -1,0 +1,41 @@
+"""What a person may choose about the controllers; everything has a default that suits production."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from controllers.machine.model import Limits
+
+DEFAULT_REGISTRY = "mcr.microsoft.com/aks/kaito"
+
+
+def utc_now() -> datetime:
+    """The wall clock; tests hand in another."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceSettings:
+    """Of the Workspace controller.
+
+    Attributes:
+        registry: where the images of presets are.
+        machine_api: the cluster serves Machines; found out before the controller is added.
+        max_concurrent: Workspaces that are reconciled at the same time.
+    """
+
+    registry: str = DEFAULT_REGISTRY
+    machine_api: bool = True
+    max_concurrent: int = 5
+    clock: Callable[[], datetime] = utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSettings:
+    """Of the Machine controller. Its reconciles wait for the cloud's replies, so many run at once."""
+
+    limits: Limits = field(default_factory=Limits)
+    max_concurrent: int = 20
+    clock: Callable[[], datetime] = utc_now

@@ -1,0 +1,190 @@
+"""``kaito manager``: the operator. One program; flags choose which of its controllers run.
+
+In: a kubeconfig (or the pod's own credentials), the names of controllers, a cloud. Out: a process that runs
+until SIGTERM, and ends with an error when its lease is lost. Here, and only here, concrete classes are put
+together; the controllers know the cloud by its protocol alone. Missing CRDs are waited for or done without,
+because an operator may well be started before them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from manager.config import RestConfig
+    from manager.manager import Manager
+    from provisioner import CloudProvider
+
+_CONTROLLERS = ("workspace", "machine")
+_PROVIDERS = ("local", "azure", "byo")
+_CRD_POLL = 2.0  # seconds between two looks for a CRD that is not there yet
+_LEASE = "kaito-workspace-controller"
+
+
+def manager(
+    controllers: Annotated[
+        str, typer.Option(help="Controllers to run: workspace, machine.")
+    ] = "workspace,machine",
+    kubeconfig: Annotated[Path | None, typer.Option(help="Default: KUBECONFIG, then the pod's own.")] = None,
+    provider: Annotated[str, typer.Option(help="Cloud of the machine controller: local, azure, byo.")] = "local",
+    local_cloud_url: Annotated[str, typer.Option(help="Address of the local cloud.")] = "http://127.0.0.1:8089",
+    local_cloud_token_file: Annotated[
+        Path | None, typer.Option(help="File with the local cloud's bearer token.")
+    ] = None,
+    preset_registry: Annotated[
+        str, typer.Option(envvar="PRESET_REGISTRY_NAME", help="Registry of the presets' images.")
+    ] = "mcr.microsoft.com/aks/kaito",
+    leader_elect: Annotated[bool, typer.Option(help="Work only while holding the lease.")] = False,
+    namespace: Annotated[
+        str, typer.Option(envvar="SYSTEM_NAMESPACE", help="Namespace of the lease. [default: the context's]")
+    ] = "",
+    metrics_bind: Annotated[str, typer.Option(help="host:port of /metrics; 0 turns it off.")] = "0.0.0.0:8080",
+    health_bind: Annotated[str, typer.Option(help="host:port of the probes; 0 turns it off.")] = "0.0.0.0:8081",
+    registration_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds a launched machine may take to become a node.")
+    ] = 900.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the operator until SIGTERM or Ctrl-C."""
+    import asyncio
+    import logging
+
+    from controllers import (
+        Limits,
+        MachineSettings,
+        WorkspaceSettings,
+        add_machine_controller,
+        add_workspace_controller,
+    )
+    from kaito.errors import CliError
+    from manager.errors import ConfigError, ManagerError
+    from manager.kubeconfig import load_config
+    from manager.leader import LeaderElection
+    from manager.manager import Manager
+
+    chosen = _chosen(controllers)
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        raise CliError(f"--log-level {log_level}: not a level", "use debug, info, warning or error", exit_code=2)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    cloud = _provider(provider, local_cloud_url, local_cloud_token_file) if "machine" in chosen else None
+
+    async def run() -> None:
+        config = await load_config(kubeconfig)
+        election = LeaderElection(_LEASE, namespace or config.namespace) if leader_elect else None
+        mgr = Manager(
+            config, leader_election=election, metrics_bind=metrics_bind, health_bind=health_bind, name="kaito"
+        )
+        stop = _stop_on_signals()
+        machine_api = await _await_crds(config, stop)
+        if "workspace" in chosen:
+            settings = WorkspaceSettings(registry=preset_registry, machine_api=machine_api)
+            add_workspace_controller(mgr, settings)
+        if cloud is not None and machine_api:
+            limits = Limits(registration=registration_timeout)
+            add_machine_controller(mgr, cloud, MachineSettings(limits=limits))
+        if not machine_api:
+            mgr.add(lambda: _until_machines_are_served(mgr), name="machine-api", needs_leader=False)
+        try:
+            if not stop.is_set():
+                await mgr.run(stop)
+        finally:
+            if cloud is not None:
+                await cloud.close()
+
+    try:
+        asyncio.run(run())
+    except ConfigError as error:
+        raise CliError(str(error), "name a cluster with --kubeconfig, or start one with `kaito up`") from error
+    except ManagerError as error:
+        raise CliError(f"the operator stopped: {error}") from error
+
+
+def _chosen(text: str) -> tuple[str, ...]:
+    from kaito.errors import CliError
+
+    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [part for part in chosen if part not in _CONTROLLERS]
+    if unknown or not chosen:
+        what = ", ".join(unknown) or "nothing chosen"
+        raise CliError(
+            f"--controllers: {what}", f"choose of {', '.join(_CONTROLLERS)}, separated by commas", exit_code=2
+        )
+    return chosen
+
+
+def _provider(name: str, url: str, token_file: Path | None) -> CloudProvider:
+    from api import catalog
+    from kaito.errors import CliError
+    from provisioner.local import LocalProvider
+
+    if name == "local":
+        return LocalProvider(url, token_file, gpus_of={sku.instance_type: sku.gpus for sku in catalog.skus()})
+    if name in _PROVIDERS:
+        raise CliError(
+            f"--provider={name} is not in this release yet",
+            "use --provider=local, or run --controllers=workspace beside another provisioner of Machines",
+            exit_code=2,
+        )
+    raise CliError(f"--provider={name}: unknown cloud", f"choose of {', '.join(_PROVIDERS)}", exit_code=2)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    import asyncio
+    import signal
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _await_crds(config: RestConfig, stop: asyncio.Event) -> bool:
+    """Wait until Workspaces are served; tell whether Machines are.
+
+    The API server, too, may come up after the operator: a connection that fails is one more thing to wait for.
+    """
+    import asyncio
+    import logging
+
+    from controllers.resources import MACHINES, WORKSPACES
+    from manager.client import Client
+    from manager.errors import ConnectionFailed, ServerError
+
+    log = logging.getLogger("kaito.commands.manager")
+    said = ""
+    async with Client(config, user_agent="kaito") as client:
+        while not stop.is_set():
+            problem = "install the CRDs (kubectl apply -k config/crd)"
+            try:
+                if await client.discover(WORKSPACES.group, WORKSPACES.kind, WORKSPACES.version) is not None:
+                    found = await client.discover(MACHINES.group, MACHINES.kind, MACHINES.version)
+                    return found is not None
+            except (ConnectionFailed, ServerError) as error:
+                problem = str(error)
+            if problem != said:
+                log.warning("waiting until the cluster serves workspaces.kaito.sh: %s", problem)
+                said = problem
+            try:
+                await asyncio.wait_for(stop.wait(), _CRD_POLL)
+            except TimeoutError:
+                continue
+    return False
+
+
+async def _until_machines_are_served(mgr: Manager) -> None:
+    """End the process once Machines are served: informers and controllers are wired at the start only."""
+    import asyncio
+
+    from controllers.resources import MACHINES
+    from manager.errors import ManagerError
+
+    while await mgr.client.discover(MACHINES.group, MACHINES.kind, MACHINES.version) is None:
+        await asyncio.sleep(30)
+    raise ManagerError("the cluster serves machines.karpenter.sh now; start again to use it")
