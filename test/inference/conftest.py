@@ -1,0 +1,104 @@
+"""A scripted engine at the engine's protocol, so that the shim is tested in milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry, Counter
+
+from inference_server.app import ServerState, make_app
+from inference_server.protocol import EngineDead, EngineInfo, InvalidRequest, Message, Piece, Sampling
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers what it is told to. One token per word; the chat template adds three per message."""
+
+    words: list[str] = field(default_factory=lambda: ["one", " two", " three"])
+    info: EngineInfo | None = field(default_factory=lambda: EngineInfo(max_model_len=300, has_chat_template=True))
+    errored: bool = False
+    fail_after: int | None = None  # the engine dies after so many pieces
+    refuse: str = ""
+    hold: asyncio.Event | None = None  # generation waits for it after the first piece
+    chats: list[list[Message]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    calls: list[tuple[list[int], Sampling]] = field(default_factory=list)
+    running: int = 0
+    aborted: int = 0
+    stopped: bool = False
+    start_error: Exception | None = None
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    start_gate: asyncio.Event | None = None
+
+    async def start(self) -> EngineInfo:
+        self.started.set()
+        if self.start_gate is not None:
+            await self.start_gate.wait()
+        if self.start_error is not None:
+            raise self.start_error
+        self.info = EngineInfo(max_model_len=300, has_chat_template=True, facts={"device": "script"})
+        return self.info
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    def encode(self, text: str) -> list[int]:
+        self.texts.append(text)
+        return list(range(len(text.split())))
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        self.chats.append(list(messages))
+        return list(range(sum(len(message.content.split()) + 3 for message in messages)))
+
+    async def generate(
+        self, prompt: Sequence[int], sampling: Sampling, request_id: str, *, stream: bool
+    ) -> AsyncGenerator[Piece, None]:
+        self.calls.append((list(prompt), sampling))
+        if self.refuse:
+            raise InvalidRequest(self.refuse)
+        if self.errored:
+            raise EngineDead("dead")
+        self.running += 1
+        try:
+            pieces = (
+                [Piece(word, 1) for word in self.words]
+                if stream
+                else [Piece("".join(self.words), len(self.words))]
+            )
+            for number, piece in enumerate(pieces):
+                if self.fail_after is not None and number >= self.fail_after:
+                    self.errored = True
+                    raise EngineDead("died while generating")
+                if number == len(pieces) - 1:
+                    piece = Piece(piece.text, piece.tokens, "stop")
+                if self.hold is not None and (number > 0 or not stream):
+                    await self.hold.wait()
+                yield piece
+        except (asyncio.CancelledError, GeneratorExit):
+            self.aborted += 1
+            raise
+        finally:
+            self.running -= 1
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def state() -> ServerState:
+    return ServerState(model_name="tiny")
+
+
+@pytest.fixture
+async def client(engine: ScriptedEngine, state: ServerState) -> AsyncIterator[TestClient]:
+    registry = CollectorRegistry()
+    Counter("vllm:generation_tokens", "Tokens.", registry=registry).inc(3)
+    app = make_app(engine, state, max_body_bytes=4096, registry=registry)
+    async with TestClient(TestServer(app)) as test_client:  # cancels handlers of clients that left, as ours does
+        yield test_client
