@@ -58,7 +58,8 @@ def merge(target: Obj, patch: Obj, node: Node | None) -> Obj:
     for key, order in orders.items():
         if isinstance(result.get(key), list):
             child = node.field(key) if node is not None else None
-            result[key] = _ordered(result[key], patch.get(key), order, child)
+            _check_order(patch.get(key), order, child)
+            result[key] = _ordered(result[key], order, target.get(key) or [], child)
     return result
 
 
@@ -75,7 +76,8 @@ def _merge_list(target: Any, patch: list[Any], node: Node | None) -> list[Any]:
     assert node is not None  # noqa: S101 - _merges has seen it
     key = node.merge_key
     if key is None:
-        return [*target, *(item for item in patch if item not in target)]
+        joined = [*target, *(item for item in patch if item not in target)]
+        return _ordered(joined, patch, target, node)
     result = list(target)
     for item in patch:
         if not isinstance(item, dict) or key not in item:
@@ -92,49 +94,50 @@ def _merge_list(target: Any, patch: list[Any], node: Node | None) -> list[Any]:
             result[at] = merge(result[at], item, node.items)
         else:
             result.append(merge({}, item, node.items))
-    return result
+    return _ordered(result, patch, target, node)
 
 
 def _same_identity(one: Obj, item: Obj, node: Node) -> bool:
     return all(key not in item or one.get(key) == item[key] for key in node.list_keys)
 
 
-def _ordered(items: list[Any], patched: Any, order: Any, node: Node | None) -> list[Any]:
-    """``items`` in the order that the client sees; items that it does not know keep their relative place."""
+def _identity(item: Any, node: Node | None) -> Any:
+    key = node.merge_key if node is not None else None
+    return item.get(key) if key and isinstance(item, dict) else item
+
+
+def _check_order(patched: Any, order: Any, node: Node | None) -> None:
     if not isinstance(order, list):
         raise PatchError(400, "invalid $setElementOrder: a list is expected")
-    key = node.merge_key if node is not None else None
-
-    def identity(item: Any) -> Any:
-        return item.get(key) if key and isinstance(item, dict) else item
-
-    wanted = [identity(item) for item in order]
+    wanted = [_identity(item, node) for item in order]
     for item in patched if isinstance(patched, list) else ():
         is_delete = isinstance(item, dict) and item.get(_DIRECTIVE) == "delete"
-        if not is_delete and identity(item) not in wanted:
+        if not is_delete and _identity(item, node) not in wanted:
             raise PatchError(
                 400, f"The order in patch list:\n{patched}\n doesn't match $setElementOrder list:\n{order}\n"
             )
-    known = sorted(
-        (item for item in items if identity(item) in wanted), key=lambda item: wanted.index(identity(item))
+
+
+def _ordered(items: list[Any], order: list[Any], server: Any, node: Node | None) -> list[Any]:
+    """``items`` in the order that the client gave; the others stay before those that they stood before."""
+    wanted = [_identity(item, node) for item in order]
+    before = [_identity(item, node) for item in server] if isinstance(server, list) else []
+    named = sorted(
+        (item for item in items if _identity(item, node) in wanted),
+        key=lambda item: wanted.index(_identity(item, node)),
     )
+    others = [item for item in items if _identity(item, node) not in wanted]
     result: list[Any] = []
-    remaining = iter(known)
-    following = next(remaining, None)
-    pending = len(known)
-    # merge the two sequences: an unknown item stays before the known items that it stood before
-    position = {id(item): index for index, item in enumerate(items)}
-    unknown = [item for item in items if identity(item) not in wanted]
-    for item in unknown:
-        while pending and position[id(following)] < position[id(item)]:
-            result.append(following)
-            following = next(remaining, None)
-            pending -= 1
-        result.append(item)
-    if pending:
-        result.append(following)
-        result.extend(remaining)
-    return result
+    i = j = 0
+    while i < len(others) and j < len(named):
+        left, right = _identity(others[i], node), _identity(named[j], node)
+        if left in before and right in before and before.index(left) < before.index(right):
+            result.append(others[i])
+            i += 1
+        else:
+            result.append(named[j])
+            j += 1
+    return [*result, *others[i:], *named[j:]]
 
 
 def _clean(value: Any) -> Any:

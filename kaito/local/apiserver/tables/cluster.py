@@ -11,7 +11,7 @@ from manager.types import Obj
 
 from .cells import NONE, UNKNOWN, access_modes, at, computed, condition, field, number, plain
 from .column import AGE, NAME, Column
-from .durations import human, parse, since
+from .durations import human, since
 
 _ROLE = "node-role.kubernetes.io/"
 
@@ -65,11 +65,11 @@ def _data(obj: Obj) -> int:
     return len(obj.get("data") or {}) + len(obj.get("binaryData") or {})
 
 
-CONFIG_MAP: list[Column] = [NAME, plain("Data", _data, kind="integer"), AGE]
-SECRET: list[Column] = [NAME, field("Type", "type"), plain("Data", _data, kind="integer"), AGE]
+CONFIG_MAP: list[Column] = [NAME, plain("Data", _data), AGE]
+SECRET: list[Column] = [NAME, field("Type", "type"), plain("Data", _data), AGE]
 SERVICE_ACCOUNT: list[Column] = [
     NAME,
-    plain("Secrets", lambda obj: len(obj.get("secrets") or ()), kind="integer"),
+    plain("Secrets", lambda obj: len(obj.get("secrets") or ())),
     AGE,
 ]
 
@@ -254,17 +254,10 @@ ATTACHMENT: list[Column] = [
 
 
 def _last_seen(event: Obj, now: datetime) -> str:
-    """When it was last seen, and how often in a series; both served shapes of Event are understood."""
+    """When it was last seen; both served shapes of Event are understood."""
     series = event.get("series") or {}
-    if series.get("lastObservedTime"):
-        first = _first(event)
-        text = since(series["lastObservedTime"], now)
-        return f"{text} (x{series.get('count', 0)} over {since(first, now)})"
-    last = event.get("lastTimestamp") or event.get("deprecatedLastTimestamp") or event.get("eventTime")
-    count = event.get("count") or event.get("deprecatedCount") or 0
-    if count > 1 and parse(_first(event)) is not None:
-        return f"{since(last, now)} (x{count} over {since(_first(event), now)})"
-    return since(last, now)
+    seen = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("deprecatedLastTimestamp")
+    return since(seen or event.get("eventTime"), now)
 
 
 def _first(event: Obj) -> str | None:
@@ -284,8 +277,10 @@ def _source(event: Obj) -> str:
 
 
 def _count(event: Obj) -> int:
-    series = event.get("series") or {}
-    return int(series.get("count") or event.get("count") or event.get("deprecatedCount") or 1)
+    series = event.get("series")
+    if series:
+        return int(series.get("count") or 0) + 1  # a series counts what came after the first
+    return int(event.get("count") or event.get("deprecatedCount") or 1)
 
 
 EVENT: list[Column] = [
@@ -297,6 +292,6 @@ EVENT: list[Column] = [
     plain("Source", _source, wide=True),
     plain("Message", lambda event: str(event.get("message") or event.get("note") or "").strip()),
     computed("First Seen", lambda event, now: since(_first(event), now), wide=True),
-    plain("Count", _count, kind="integer", wide=True),
+    plain("Count", _count, wide=True),
     Column("Name", NAME.cell, format="name", description=NAME.description, priority=1),
 ]

@@ -79,7 +79,7 @@ def _printed(values: list[Any], kind: str, now: datetime) -> Any:
         return None
     value = values[0]
     if kind == "string":
-        return ",".join(_text(one) for one in values) if len(values) > 1 else _text(value)
+        return _text(value)
     if kind == "date":
         return since(value, now) if isinstance(value, str) else "<invalid>"
     if kind == "integer":

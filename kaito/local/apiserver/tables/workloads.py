@@ -35,8 +35,8 @@ def _ready(obj: Obj) -> str:
 DEPLOYMENT: list[Column] = [
     NAME,
     plain("Ready", _ready),
-    number("Up-to-date", "status.updatedReplicas"),
-    number("Available", "status.availableReplicas"),
+    field("Up-to-date", "status.updatedReplicas", 0),
+    field("Available", "status.availableReplicas", 0),
     AGE,
     *containers("spec.template"),
     _SELECTOR,
@@ -138,7 +138,7 @@ def _controller(obj: Obj) -> str:
 CONTROLLER_REVISION: list[Column] = [
     NAME,
     plain("Controller", _controller),
-    number("Revision", "revision"),
+    field("Revision", "revision", 0),
     AGE,
 ]
 POD_TEMPLATE: list[Column] = [
@@ -182,7 +182,7 @@ AUTOSCALER: list[Column] = [
     ),
     plain("Targets", _targets),
     plain("MinPods", lambda obj: str(at(obj, "spec.minReplicas", "<unset>"))),
-    number("MaxPods", "spec.maxReplicas"),
-    number("Replicas", "status.currentReplicas"),
+    field("MaxPods", "spec.maxReplicas", 0),
+    field("Replicas", "status.currentReplicas", 0),
     AGE,
 ]
