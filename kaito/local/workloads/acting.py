@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from manager.client import Client
 from manager.errors import ApiError, Conflict, NotFound
 from manager.events import EventRecorder
-from manager.types import Obj, Resource
+from manager.store import Store
+from manager.types import Obj, Request, Resource
 
 from . import pods as p
 from .ownership import Claims, adoption_patch, release_patch
@@ -24,19 +25,46 @@ from .patching import merge_patch
 log = logging.getLogger("kaito.local.workloads.acting")
 
 
-async def write_status(client: Client, resource: Resource, obj: Obj, status: Obj) -> None:
-    """Bring the server's status to ``status``; nothing is sent when it says that already."""
-    patch = merge_patch(p.status_of(obj), status)
-    if patch:
-        await client.patch(
-            resource, p.name_of(obj), {"status": patch}, namespace=p.namespace_of(obj), subresource="status"
-        )
-
-
 def is_namespace_ending(error: ApiError) -> bool:
     """Whether a creation was refused because the namespace is being deleted: no use to try again."""
     causes = (error.details or {}).get("causes") or ()
     return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+
+
+class Owners:
+    """The objects that a controller reconciles: read with its own reports laid over, and reported on."""
+
+    def __init__(self, client: Client, resource: Resource, store: Store) -> None:
+        self.resource = resource
+        self._client = client
+        self._store = store
+        self._own = OwnWrites(lambda: store.resource_version)
+
+    def get(self, request: Request) -> Obj | None:
+        """The newest that is known of the object, or None when it is gone."""
+        cached = self._store.get(request.name, request.namespace)
+        if cached is None:
+            self._own.forget(str(request))
+            return None
+        seen = self._own.view(str(request), [cached])
+        return next(obj for obj in seen if p.uid_of(obj) == p.uid_of(cached))
+
+    async def report(self, obj: Obj, status: Obj) -> None:
+        """Bring the server's status to ``status``; nothing is sent when it says that already."""
+        patch = merge_patch(p.status_of(obj), status)
+        if patch:
+            await self.patch(obj, {"status": patch}, subresource="status")
+
+    async def patch(self, obj: Obj, patch: Obj, *, subresource: str | None = None) -> None:
+        """Merge ``patch`` into the server's object, which may have gone meanwhile."""
+        name, namespace = p.name_of(obj), p.namespace_of(obj)
+        try:
+            new = await self._client.patch(
+                self.resource, name, patch, namespace=namespace, subresource=subresource
+            )
+        except NotFound:
+            return
+        self._own.wrote(str(Request(namespace, name)), new)
 
 
 class Children:
@@ -89,9 +117,7 @@ class Children:
 
     async def _delete_one(self, owner: Obj, group: str, child: Obj) -> None:
         try:
-            await self._client.delete(
-                self._resource, p.name_of(child), p.namespace_of(child), uid=p.uid_of(child)
-            )
+            await self._client.delete(self._resource, p.name_of(child), p.namespace_of(child), uid=p.uid_of(child))
         except (NotFound, Conflict):
             # Somebody was faster, or a namesake has taken its place: that child is gone either way.
             self._own.deleted(group, child)

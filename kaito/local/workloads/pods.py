@@ -16,7 +16,7 @@ from .conditions import condition, is_true
 from .times import parse
 
 name_of, namespace_of, uid_of = meta.name, meta.namespace, meta.uid
-labels_of, annotations_of, is_terminating = meta.labels, meta.annotations, meta.is_deleting
+labels_of, annotations_of, is_terminating = meta.labels, meta.get_annotations, meta.is_deleting
 
 
 def spec_of(obj: Obj) -> Obj:

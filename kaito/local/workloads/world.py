@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from manager.cache import Cache, Store
+from manager.cache import Cache
 from manager.meta import controller_of
 from manager.resources import (
     CONTROLLERREVISIONS,
@@ -25,6 +25,7 @@ from manager.resources import (
     SERVICES,
     STATEFULSETS,
 )
+from manager.store import Store
 from manager.types import Obj, Request, Resource
 
 from . import pods as p

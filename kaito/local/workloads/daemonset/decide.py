@@ -93,7 +93,7 @@ def new_pod(daemonset: Obj, node: str, revision: str) -> Obj:
     terms = (node_affinity.get(rule) or {}).get("nodeSelectorTerms") or [{}]
     node_affinity[rule] = {"nodeSelectorTerms": [{**term, "matchFields": field_match} for term in terms]}
     spec["affinity"] = {**affinity, "nodeAffinity": node_affinity}
-    tolerations = list(spec.get("tolerations") or ())
+    tolerations: list[Obj] = list(spec.get("tolerations") or ())
     host = [("node.kubernetes.io/network-unavailable", "NoSchedule")] if spec.get("hostNetwork") else []
     for key, effect in [*_TOLERATED, *host]:
         if not any(t.get("key") == key and t.get("effect") == effect for t in tolerations):

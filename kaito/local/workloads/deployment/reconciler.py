@@ -13,7 +13,7 @@ from manager.selectors import selector_from
 from manager.types import Obj, Request, Result
 
 from .. import pods as p
-from ..acting import Children, is_namespace_ending, write_status
+from ..acting import Children, Owners, is_namespace_ending
 from ..conditions import make, set_condition
 from ..ownership import sort_out
 from ..ownwrites import OwnWrites
@@ -33,21 +33,20 @@ class DeploymentReconciler:
         self._world = world
         self._clock = clock
         self._events = manager.events("deployment-controller")
+        self._owners = Owners(manager.client, DEPLOYMENTS, world.deployments)
         self._own = OwnWrites(lambda: world.replicasets.resource_version)
         self._children = Children(self._client, REPLICASETS, self._own, self._events)
 
     async def reconcile(self, request: Request) -> Result:
         """One step of the rollout, or of scaling, and the report."""
         group = str(request)
-        deployment = self._world.deployments.get(request.name, request.namespace)
+        deployment = self._owners.get(request)
         if deployment is None:
             self._own.forget(group)
             return Result()
         selector = selector_from(p.spec_of(deployment).get("selector"))
         if not selector:
-            self._events.event(
-                deployment, "Warning", "SelectingAll", "This deployment is selecting all pods."
-            )
+            self._events.event(deployment, "Warning", "SelectingAll", "This deployment is selecting all pods.")
             return Result()
         seen = self._own.view(group, self._world.candidates(self._world.replicasets, deployment))
         replicasets = await self._children.claim(
@@ -87,11 +86,8 @@ class DeploymentReconciler:
                 pass  # gone already
             self._own.deleted(group, rs)
         if plan.annotations:
-            patch: Obj = {"metadata": {"annotations": plan.annotations}}
-            await self._client.patch(
-                DEPLOYMENTS, p.name_of(deployment), patch, namespace=p.namespace_of(deployment)
-            )
-        await write_status(self._client, DEPLOYMENTS, deployment, plan.status)
+            await self._owners.patch(deployment, {"metadata": {"annotations": plan.annotations}})
+        await self._owners.report(deployment, plan.status)
 
     async def _create(self, deployment: Obj, group: str, plan: Plan) -> None:
         wanted_rs = plan.create
@@ -111,9 +107,7 @@ class DeploymentReconciler:
                 "Progressing", "False", "ReplicaSetCreateError", message, self._clock(), update_time=True
             )
             conditions = set_condition(plan.status.get("conditions"), failed)
-            await write_status(
-                self._client, DEPLOYMENTS, deployment, {**plan.status, "conditions": conditions}
-            )
+            await self._owners.report(deployment, {**plan.status, "conditions": conditions})
             raise
         self._own.wrote(group, made)
         if size:
@@ -129,9 +123,7 @@ class DeploymentReconciler:
             self._own.wrote(group, present)
             return
         count = int(p.status_of(deployment).get("collisionCount") or 0) + 1
-        await write_status(
-            self._client, DEPLOYMENTS, deployment, {**p.status_of(deployment), "collisionCount": count}
-        )
+        await self._owners.report(deployment, {**p.status_of(deployment), "collisionCount": count})
         raise Conflict(409, "Conflict", f"the name {p.name_of(wanted_rs)} is taken by another ReplicaSet")
 
     def of_pod(self, pod: Obj) -> Iterable[Request]:

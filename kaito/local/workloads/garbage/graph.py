@@ -91,6 +91,12 @@ class Graph:
         """The objects that name ``uid`` as an owner."""
         return [self.nodes[d] for d in sorted(self._dependents.get(uid, ())) if d in self.nodes]
 
+    def with_unseen_owners(self) -> list[str]:
+        """The uids of objects that name an owner which has not been seen."""
+        return sorted(
+            {d for owner, members in self._dependents.items() if owner not in self.nodes for d in members}
+        )
+
     def put(self, node: Node) -> list[str]:
         """An object was seen. Returns the uids to look at."""
         old = self.nodes.get(node.uid)

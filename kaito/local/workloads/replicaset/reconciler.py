@@ -13,7 +13,7 @@ from manager.selectors import selector_from
 from manager.types import Obj, Request, Result
 
 from .. import pods as p
-from ..acting import Children, is_namespace_ending, write_status
+from ..acting import Children, Owners, is_namespace_ending
 from ..ownership import sort_out
 from ..ownwrites import OwnWrites
 from ..templates import pod_from_template
@@ -29,21 +29,20 @@ class ReplicaSetReconciler:
         self._client = manager.client
         self._world = world
         self._clock = clock
+        self._owners = Owners(manager.client, REPLICASETS, world.replicasets)
         self._own = OwnWrites(lambda: world.pods.resource_version)
         self._children = Children(self._client, PODS, self._own, manager.events("replicaset-controller"))
 
     async def reconcile(self, request: Request) -> Result:
         """Create or delete pods towards ``spec.replicas`` and report."""
         group = str(request)
-        replicaset = self._world.replicasets.get(request.name, request.namespace)
+        replicaset = self._owners.get(request)
         if replicaset is None:
             self._own.forget(group)
             return Result()
         selector = selector_from(p.spec_of(replicaset).get("selector"))
         seen = self._own.view(group, self._world.candidates(self._world.pods, replicaset))
-        pods = await self._children.claim(
-            REPLICASETS, replicaset, group, sort_out(replicaset, selector, seen)
-        )
+        pods = await self._children.claim(REPLICASETS, replicaset, group, sort_out(replicaset, selector, seen))
         now = self._clock()
         plan = decide(replicaset, pods, now)
         refusal: ApiError | None = None
@@ -59,7 +58,7 @@ class ReplicaSetReconciler:
             failure = ("FailedCreate" if plan.create else "FailedDelete", refusal.message)
         deleted = {p.uid_of(pod) for pod in plan.delete}
         left = [pod for pod in pods if p.uid_of(pod) not in deleted]
-        await write_status(self._client, REPLICASETS, replicaset, status(replicaset, left, failure, now))
+        await self._owners.report(replicaset, status(replicaset, left, failure, now))
         if refusal is not None and not is_namespace_ending(refusal):
             raise refusal
         return Result(requeue_after=plan.look_again)
