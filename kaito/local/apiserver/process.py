@@ -77,9 +77,9 @@ async def run(options: ProcessOptions) -> None:
 
 @contextlib.asynccontextmanager
 async def _controllers(server: ApiServer, stop: asyncio.Event) -> AsyncIterator[None]:
-    from kaito.local import workloads
+    from kaito.local.workloads import run as run_controllers
 
-    task = asyncio.create_task(workloads.run(server.rest_config(), stop), name="workload-controllers")
+    task = asyncio.create_task(run_controllers(server.rest_config(), stop), name="workload-controllers")
     task.add_done_callback(lambda _: stop.set())
     try:
         yield

@@ -68,7 +68,7 @@ class Selection:
             try:
                 labels = parse_label_selector(label_selector)
             except ValueError as error:
-                raise bad_request(f"unable to parse requirement: {error}") from error
+                raise bad_request(str(error)) from error
         return cls(labels, tuple(_parse_fields(resource, field_selector, selectable)))
 
     def __bool__(self) -> bool:

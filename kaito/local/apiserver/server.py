@@ -52,6 +52,7 @@ _MAX_BODY = 3 * 1024 * 1024
 _CHECKPOINT_SECONDS = 5.0
 _EVENT_TTL = dt.timedelta(hours=1)
 _SWEEP_SECONDS = 60.0
+_RESTORE_SECONDS = 10.0
 _STOP_SECONDS = 1.0
 
 
@@ -195,7 +196,12 @@ class ApiServer:
 
         await self._listen(api, authority, addresses.first, handlers)
         api.address = f"{self.host}:{self.port}"
-        bootstrap(storage, host=self.host, port=self.port, service_address=addresses.first, clock=self._clock)
+
+        def restore() -> None:
+            bootstrap(storage, host=self.host, port=self.port, service_address=addresses.first, clock=self._clock)
+
+        restore()
+        group.start(_restore(restore), "bootstrap")
         _log.info("serving url=%s revision=%d", self.url, storage.revision)
 
     def _prepare_folder(self) -> None:
@@ -344,6 +350,16 @@ async def _checkpoints(storage: Storage) -> None:
         if storage.revision != revision:
             revision = storage.revision
             await asyncio.to_thread(storage.checkpoint)
+
+
+async def _restore(restore: Callable[[], None]) -> None:
+    """Bring back what somebody deleted (`kubectl delete all --all` takes the API's Service along)."""
+    while True:
+        await asyncio.sleep(_RESTORE_SECONDS)
+        try:
+            restore()
+        except WriteFailed as error:
+            _log.error("cannot restore the first objects error=%s", error)
 
 
 async def _expire_events(storage: Storage, clock: Callable[[], dt.datetime]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from kaito.local.apiserver.admission import Admission
 from kaito.local.apiserver.conversion import from_storage, to_storage
 from kaito.local.apiserver.crd_rules import validate_crd
-from kaito.local.apiserver.crds import CrdKeeper
+from kaito.local.apiserver.crds import CRDS, CrdKeeper
 from kaito.local.apiserver.defaults import apply_defaults
 from kaito.local.apiserver.deletion import DeleteOptions, decide, is_finished, rfc3339
 from kaito.local.apiserver.errors import (
@@ -444,6 +444,8 @@ class Writer:
         if options.dry_run or (verdict.obj is None and not verdict.remove):
             return Deleted(from_storage(resource, verdict.obj or record.obj), verdict.remove)
         key = resource.storage_key
+        if verdict.obj is not None and key == CRDS:
+            self._admission.admit(resource, verdict.obj, record.obj, now=rfc3339(self._clock()))
         if verdict.remove:
             record = self._storage.delete(key, namespace, name, expected=record.revision, final=verdict.obj)
         elif verdict.obj is not None:
