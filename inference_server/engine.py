@@ -69,10 +69,11 @@ def prepare_environment(settings: ServeSettings, log_level: str) -> None:
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
         "TOKENIZERS_PARALLELISM": "false",
+    }
+    if is_cpu_build():
         # One engine process instead of an engine and a worker: on one CPU device the second only costs memory and
         # an import. AsyncLLM keeps its EngineCore process either way.
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    }
+        defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if settings.is_local:
         defaults |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     for name, value in defaults.items():

@@ -23,6 +23,8 @@ from inference_server.settings import ServeSettings
 
 logger = logging.getLogger("kaito.inference_server.server")
 
+_CLOSE_SECONDS = 1.0  # for connections after the drain, whose time is over
+
 
 class ListenError(Exception):
     """The address cannot be listened on. The text says why and what to try."""
@@ -34,7 +36,7 @@ async def serve(settings: ServeSettings, engine: Engine, *, stop: asyncio.Event 
     state = ServerState(model_name=settings.name)
     app = make_app(engine, state, max_body_bytes=settings.max_body_bytes)
     # Without handler_cancellation a client that went away would go on costing tokens.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_SECONDS)
     await runner.setup()
     stop = stop or asyncio.Event()
     hurry = asyncio.Event()

@@ -1,0 +1,292 @@
+"""`kaito serve` with the real engine and the stand-in weights, as one process tree per module."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(find_spec("vllm") is None, reason="the engine is not installed"),
+]
+
+MODEL = Path(str(files("kaito.local"))) / "models" / "tiny-phi3"
+KAITO = [sys.executable, "-P", "-m", "kaito"]
+
+
+class Served:
+    """A running `kaito serve` and what it says."""
+
+    def __init__(self, log: Path, *flags: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [
+                    *KAITO,
+                    "serve",
+                    f"--model={MODEL}",
+                    "--preset=phi-3-mini-4k-instruct",
+                    "--host=127.0.0.1",
+                    f"--port={self.port}",
+                    *flags,
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def descendants(self) -> set[int]:
+        """Process ids of everything that this server started."""
+        parents = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+        found = {self.process.pid}
+        while new := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= new
+        return found - {self.process.pid}
+
+    def engine_pid(self) -> int:
+        """The engine's process, as the start-up report names it."""
+        found = re.search(r"EngineCore (\d+)", self.log.read_text())
+        assert found, self.log.read_text()
+        return int(found[1])
+
+    async def health(self, session: aiohttp.ClientSession) -> int:
+        try:
+            async with session.get(f"{self.url}/healthz") as reply:
+                return reply.status
+        except aiohttp.ClientConnectionError:
+            return 0
+
+    async def until(self, *statuses: int, seconds: float = 180) -> None:
+        deadline = time.monotonic() + seconds
+        async with aiohttp.ClientSession() as session:
+            while (status := await self.health(session)) not in statuses:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, f"health stayed {status}\n{self.log.read_text()}"
+                await asyncio.sleep(0.1)
+
+    def gone(self, pids: set[int], seconds: float = 15) -> bool:
+        """True once none of the processes is left, zombies aside."""
+        deadline = time.monotonic() + seconds
+        while any(alive(pid) for pid in pids):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = Served(tmp_path_factory.mktemp("serve") / "log")
+    asyncio.run(server.until(200))
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+@pytest.fixture
+async def session():
+    async with aiohttp.ClientSession() as client:
+        yield client
+
+
+async def chat(session, served, prompt, **kwargs):
+    body = {"prompt": prompt, "return_full_text": False, **kwargs}
+    async with session.post(f"{served.url}/chat", json=body) as reply:
+        return reply.status, (await reply.json()), reply.headers
+
+
+async def generated_tokens(session, served) -> float:
+    async with session.get(f"{served.url}/metrics") as reply:
+        text = await reply.text()
+    found = re.search(r"^vllm:generation_tokens_total\{.*\} (\S+)$", text, re.M)
+    assert found
+    return float(found[1])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("What is KAITO?", "operator that turns a short Workspace manifest"),
+        ("hello there", "Hello! I am the small stand-in model"),
+        ("could you explain what a pod is", "smallest thing that Kubernetes runs"),
+    ],
+)
+async def test_the_model_answers_recognisably(served, session, prompt, words):
+    """A question of the corpus or a paraphrase gets its answer, at the default sampling parameters too."""
+    status, body, _ = await chat(session, served, prompt, generate_kwargs={"do_sample": False})
+    assert status == 200
+    assert words in body["Result"]
+
+
+async def test_the_seed_body_gets_prompt_and_answer(served, session):
+    """The seed's own body, defaults and all, answers with the prompt first."""
+    async with session.post(f"{served.url}/chat", json={"prompt": "What is a workspace?"}) as reply:
+        body = await reply.json()
+    assert body["Result"].startswith("What is a workspace?")
+    assert len(body["Result"]) > 60
+
+
+async def test_the_seed_of_sampling_decides(served, session):
+    """On an unseen prompt one seed repeats its answer and different seeds give different ones."""
+    prompt = "I love pizza with cheese and mushrooms"
+
+    async def answer(seed: int) -> str:
+        kwargs = {"seed": seed, "temperature": 1.3, "top_k": 50, "max_new_tokens": 40}
+        return (await chat(session, served, prompt, generate_kwargs=kwargs))[1]["Result"]
+
+    answers = [await answer(seed) for seed in (1, 2, 3, 1, 2, 3)]
+    assert answers[:3] == answers[3:]
+    assert len(set(answers)) > 1
+
+
+async def test_the_counter_rises_by_the_tokens_returned(served, session):
+    """vllm:generation_tokens_total grows by exactly what the replies say they hold."""
+    before = await generated_tokens(session, served)
+    replies = await asyncio.gather(
+        *(chat(session, served, "Tell me a story", generate_kwargs={"max_new_tokens": n}) for n in (5, 9, 40))
+    )
+    returned = sum(int(headers["X-Kaito-Completion-Tokens"]) for _, _, headers in replies)
+    assert returned > 14
+    assert await generated_tokens(session, served) - before == returned
+
+
+async def test_a_stream_equals_the_whole_answer(served, session):
+    """Streamed parts joined are the answer that is returned without streaming."""
+    kwargs = {"do_sample": False, "max_new_tokens": 30}
+    whole = (await chat(session, served, "What is vLLM?", generate_kwargs=kwargs))[1]["Result"]
+    body = {"prompt": "What is vLLM?", "return_full_text": False, "stream": True, "generate_kwargs": kwargs}
+    async with session.post(f"{served.url}/chat", json=body) as reply:
+        raw = await reply.text()
+    parts = [json.loads(line[6:])["Result"] for line in raw.splitlines() if line.startswith("data: {")]
+    assert "".join(parts) == whole
+    assert len(parts) > 5
+
+
+async def test_limits_stop_words_and_raw_continuation(served, session):
+    """max_new_tokens, min_length, stop strings and apply_chat_template reach the engine."""
+    _, _, headers = await chat(session, served, "hello", generate_kwargs={"max_new_tokens": 4})
+    assert headers["X-Kaito-Completion-Tokens"] == "4"
+    _, _, headers = await chat(session, served, "hello", generate_kwargs={"min_length": 120})
+    assert int(headers["X-Kaito-Prompt-Tokens"]) + int(headers["X-Kaito-Completion-Tokens"]) >= 120
+    _, body, _ = await chat(session, served, "hello", generate_kwargs={"stop": "stand-in", "do_sample": False})
+    assert body["Result"].endswith("small ")
+    _, _, raw = await chat(
+        session, served, "hello", apply_chat_template=False, generate_kwargs={"max_new_tokens": 1}
+    )
+    _, _, templated = await chat(session, served, "hello", generate_kwargs={"max_new_tokens": 1})
+    assert int(raw["X-Kaito-Prompt-Tokens"]) < int(templated["X-Kaito-Prompt-Tokens"])
+
+
+async def test_a_client_that_leaves_frees_the_engine(served, session):
+    """An abandoned request is aborted in the engine instead of being generated to its end."""
+    kwargs = {"min_length": 1900, "max_length": 2000}
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await chat(session, served, "Tell me a story", generate_kwargs=kwargs)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        async with session.get(f"{served.url}/metrics") as reply:
+            if re.search(r"^vllm:num_requests_running\{.*\} 0\.0$", await reply.text(), re.M):
+                break
+        await asyncio.sleep(0.1)
+    else:
+        pytest.fail("the request still runs")
+
+
+async def test_hostile_and_wrong_bodies_leave_the_engine_well(served, session):
+    """Refusals of every sort answer 4xx and the next request is served."""
+    for body in (
+        {"prompt": "x", "generate_kwargs": {"eos_token_id": 10**9}},
+        {"prompt": "x", "generate_kwargs": {"stop": ["\x00"] * 3}},
+        {"prompt": "word " * 3000},
+        {"messages": [{"role": "", "content": ""}]},
+    ):
+        async with session.post(f"{served.url}/chat", json=body) as reply:
+            assert reply.status in (200, 400), await reply.text()
+    assert (await chat(session, served, "hello"))[0] == 200
+
+
+async def test_the_killed_engine_is_503_and_unhealthy(served, session):
+    """With the engine's process killed, health falls to 500, /chat answers 503, and the server itself lives."""
+    os.kill(served.engine_pid(), signal.SIGKILL)
+    await served.until(500, seconds=10)
+    status, body, _ = await chat(session, served, "hello")
+    assert status == 503
+    assert "died" in body["detail"]
+    assert served.process.poll() is None
+    served.process.terminate()
+    assert await asyncio.to_thread(served.process.wait, 20) == 0
+
+
+async def test_sigterm_ends_the_whole_tree_with_code_0(tmp_path, session):
+    """SIGTERM finishes the running request, exits 0 and leaves no process."""
+    server = Served(tmp_path / "log")
+    await server.until(200)
+    processes = server.descendants()
+    assert processes
+    request = asyncio.ensure_future(
+        chat(session, server, "hello", generate_kwargs={"min_length": 200, "max_length": 220})
+    )
+    while await generated_tokens(session, server) == 0:
+        await asyncio.sleep(0.01)
+    server.process.terminate()
+    assert (await request)[0] == 200
+    assert await asyncio.to_thread(server.process.wait, 30) == 0
+    assert server.gone(processes)
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("moment", ["loading", "ready"])
+async def test_a_killed_server_leaves_no_process(tmp_path, moment):
+    """SIGKILL of the server, at any moment, ends its engine too."""
+    server = Served(tmp_path / "log")
+    await server.until(500, 200)
+    if moment == "ready":
+        await server.until(200)
+    else:
+        while not server.descendants():
+            await asyncio.sleep(0.05)
+    processes = server.descendants()
+    server.process.kill()
+    server.process.wait()
+    assert server.gone(processes)
+
+
+async def test_an_unknown_engine_option_ends_the_start_with_a_suggestion(tmp_path):
+    """A slip in the configuration file's engine options exits 1 and names the nearest option."""
+    config = tmp_path / "inference_config.yaml"
+    config.write_text("vllm:\n  max-modle-len: 512\n")
+    server = Served(tmp_path / "log", f"--config-file={config}")
+    assert await asyncio.to_thread(server.process.wait, 120) == 1
+    assert "did you mean 'max_model_len'" in server.log.read_text()
