@@ -108,7 +108,7 @@ def _versions(spec: Obj) -> Iterator[FieldError]:
 def _version(version: Obj, path: str) -> Iterator[FieldError]:
     schema = (version.get("schema") or {}).get("openAPIV3Schema")
     if schema is None:
-        yield required(f"{path}.schema.openAPIV3Schema", "schemas are required")
+        yield required(f"{path}.schema.openAPIV3Schema")
     else:
         yield from structural_problems(schema, f"{path}.schema.openAPIV3Schema")
     subresources = version.get("subresources") or {}
@@ -157,7 +157,7 @@ def _column(column: Obj, path: str) -> Iterator[FieldError]:
         yield required(f"{path}.jsonPath")
         return
     if not str(json_path).startswith("."):
-        yield invalid(f"{path}.jsonPath", json_path, 'a json path must begin with "."')
+        yield invalid(f"{path}.jsonPath", json_path, "must be a simple json path starting with .")
         return
     try:
         JsonPath(str(json_path))

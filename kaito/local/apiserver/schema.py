@@ -15,10 +15,11 @@ from typing import Any
 from manager.types import Obj
 
 from .crd_rules import validate_crd
+from .decoding import decode_error
 from .definitions import definition_name
 from .fielderrors import FieldError
 from .structure import ANY, MISSING, Node, crd_root, definition_node
-from .values import decode_error, validate_value
+from .values import validate_value
 
 __all__ = ["FieldError", "Schema", "validate_crd"]
 
@@ -147,30 +148,32 @@ def _prune(value: Any, node: Node) -> Any:
 
 def _default(value: Any, node: Node) -> Any:
     if isinstance(value, dict):
-        result = value
-        for name, child in node.properties.items():
-            default = child.default
-            if default is MISSING:
-                continue
-            present = result.get(name, MISSING)
-            if present is MISSING or (present is None and not child.nullable):
-                result = {**result, name: default}
-        for key, item in list(result.items()):
-            child_node = node.field(key)
-            if child_node is None or child_node is ANY:
-                continue
-            if item is None and not child_node.nullable and child_node.default is MISSING:
-                # a null where none is allowed is kept: validation names it
-                continue
-            changed = _default(item, child_node)
-            if changed is not item:
-                if result is value:
-                    result = dict(value)
-                result[key] = changed
-        return result
+        return _default_object(value, node)
     if isinstance(value, list) and node.items is not None:
         items = node.items
-        changed_items = [_default(item, items) for item in value]
-        if any(new is not old for new, old in zip(changed_items, value, strict=True)):
-            return changed_items
+        changed = [_default(item, items) for item in value]
+        if any(new is not old for new, old in zip(changed, value, strict=True)):
+            return changed
     return value
+
+
+def _default_object(value: Obj, node: Node) -> Obj:
+    """Defaults for what is absent; a null that is not allowed counts as absent, as on the real server."""
+    result = dict(value)
+    for name, child in node.properties.items():
+        if child.default is not MISSING and (name not in value or _is_refused_null(value[name], child)):
+            result[name] = child.default
+    for name, item in list(result.items()):
+        known = node.field(name)
+        if known is None or known is ANY:
+            continue
+        if _is_refused_null(item, known):
+            del result[name]
+        else:
+            result[name] = _default(item, known)
+    same = len(result) == len(value) and all(result[name] is value.get(name, MISSING) for name in result)
+    return value if same else result
+
+
+def _is_refused_null(value: Any, node: Node) -> bool:
+    return value is None and not node.nullable

@@ -46,6 +46,7 @@ _UNSUPPORTED = (
     "$schema",
     "additionalItems",
 )
+_STRUCTURAL_WORD = {"type": "empty", "description": "empty", "title": "empty", "nullable": "false"}
 _INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
 
 
@@ -215,7 +216,8 @@ def _default(schema: Obj, path: str) -> Iterator[FieldError]:
 def _value_rules(schema: Obj, path: str, *, allow_types: bool) -> Iterator[FieldError]:
     for key in _NOT_IN_JUNCTORS:
         if key in schema and not (allow_types and schema in _INT_OR_STRING):
-            yield forbidden(f"{path}.{key}", "must be undefined to be structural")
+            word = _STRUCTURAL_WORD.get(key, "undefined")
+            yield forbidden(f"{path}.{key}", f"must be {word} to be structural")
     yield from _pattern(schema, path)
     for name, below in (schema.get("properties") or {}).items():
         yield from _value_rules(below, f"{path}.properties[{name}]", allow_types=False)

@@ -1,31 +1,25 @@
 """Whether values fit their node: types, ranges, patterns, formats, enumerations, identities of list elements.
 
-In: a value and its :class:`~structure.Node`. Out: every :class:`FieldError` below it, or for built-in kinds the
-one sentence with which Go refuses to decode. The wording is that of kube-openapi's validator as clients see it
-in ``details.causes``. Nothing is changed and nothing is remembered, apart from compiled patterns.
+In: a value and its :class:`~structure.Node`. Out: every :class:`FieldError` below it. The wording is that of
+kube-openapi's validator as clients see it in ``details.causes``. Nothing is changed and nothing is remembered,
+apart from compiled patterns.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import ipaddress
 import math
 import re
-import uuid
-from collections.abc import Callable, Iterator
-from datetime import date, datetime
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from manager.types import Obj
 
 from . import fielderrors
 from .fielderrors import FieldError, render
+from .formats import FORMATS
 from .structure import ANY, MISSING, Node
 
-_QUANTITY = re.compile(r"[+-]?(\d+|\d+\.\d*|\.\d+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?\d+)?")
 _JSON_TYPES: list[tuple[type | tuple[type, ...], str]] = [
     (bool, "boolean"),
     (int, "integer"),
@@ -34,7 +28,6 @@ _JSON_TYPES: list[tuple[type | tuple[type, ...], str]] = [
     (list, "array"),
     (dict, "object"),
 ]
-_GO_JSON = {"boolean": "bool", "integer": "number", "number": "number", "string": "string", "array": "array"}
 
 
 def json_type(value: Any) -> str:
@@ -46,7 +39,8 @@ def json_type(value: Any) -> str:
     return next(name for kind, name in _JSON_TYPES if isinstance(value, kind))
 
 
-def _fits(value: Any, node: Node) -> bool:
+def fits(value: Any, node: Node) -> bool:
+    """Whether a value has the JSON type that the node wants."""
     found = json_type(value)
     if node.int_or_string:
         return found in ("integer", "string")
@@ -55,75 +49,6 @@ def _fits(value: Any, node: Node) -> bool:
     if node.type == "number":
         return found in ("integer", "number")
     return not node.type or found == node.type
-
-
-# ---------------------------------------------------------------------- decoding built-in kinds
-
-
-def decode_error(value: Any, node: Node) -> str | None:
-    """Go's reason for refusing a value of a built-in type, or None. See ``Schema.decode_error``."""
-    for problem in _decode_errors(value, node, "", ""):
-        return problem
-    return None
-
-
-def _decode_errors(value: Any, node: Node, path: str, struct: str) -> Iterator[str]:
-    if value is None or node is ANY:
-        return
-    if not node.builtin:
-        # a custom resource: only the metadata has a Go type
-        child = node.properties.get("metadata") if not path and node.embedded else None
-        if child is not None and isinstance(value, dict):
-            yield from _decode_errors(value.get("metadata"), child, "metadata", "")
-        return
-    if node.quantity and isinstance(value, str):
-        if not _QUANTITY.fullmatch(value):
-            yield ("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
-        return
-    if not _fits(value, node) and not node.loose:
-        yield _unmarshal(value, node, path, struct)
-        return
-    if isinstance(value, dict):
-        for key, item in value.items():
-            child = node.field(key)
-            if child is not None:
-                yield from _decode_errors(item, child, f"{path}.{key}" if path else key, node.name or struct)
-    elif isinstance(value, list) and node.items is not None:
-        for item in value:
-            yield from _decode_errors(item, node.items, path, struct)
-    elif isinstance(value, str) and node.format == "date-time" and not _is_date_time(value):
-        yield (f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"')
-    elif isinstance(value, str) and node.format == "byte" and not _is_base64(value):
-        yield "illegal base64 data at input byte 0"
-
-
-def _unmarshal(value: Any, node: Node, path: str, struct: str) -> str:
-    go_type = _go_type(node)
-    found = json_type(value)
-    if go_type == "int32" and found == "number":
-        return f"json: cannot unmarshal number {render(value)} into Go struct field {struct}.{path} of type int32"
-    kind = _GO_JSON.get(found, found)
-    return f"json: cannot unmarshal {kind} into Go struct field {struct}.{path} of type {go_type}"
-
-
-def _go_type(node: Node) -> str:
-    if node.int_or_string:
-        return "intstr.IntOrString"
-    if node.quantity:
-        return "resource.Quantity"
-    if node.type == "integer":
-        return node.format or "int64"
-    if node.type == "boolean":
-        return "bool"
-    if node.type == "number":
-        return "float64"
-    if node.type == "array":
-        return f"[]{_go_type(node.items)}" if node.items is not None else "[]interface {}"
-    if node.is_map and node.additional is not None:
-        return f"map[string]{_go_type(node.additional)}"
-    if node.type == "object":
-        return f"v1.{node.name}" if node.name else "map[string]interface {}"
-    return node.type or "interface {}"
 
 
 # ---------------------------------------------------------------------- validation
@@ -175,7 +100,7 @@ def _problems(value: Any, node: Node, path: str) -> Iterator[FieldError]:
         if not node.nullable and (node.type or node.int_or_string):
             yield fielderrors.type_invalid(path, "null", _type_text(path, node, "null"))
         return
-    if not _fits(value, node):
+    if not fits(value, node):
         found = json_type(value)
         yield fielderrors.type_invalid(path, found, _type_text(path, node, found))
         return
@@ -198,21 +123,22 @@ def _problems(value: Any, node: Node, path: str) -> Iterator[FieldError]:
 
 def _type_text(path: str, node: Node, found: str) -> str:
     wanted = "integer,string" if node.int_or_string else node.type
-    return f'{path or chr(34) * 2} in body must be of type {wanted}: "{found}"'
+    return f'{path} in body must be of type {wanted}: "{found}"'
 
 
 def _string_problems(value: str, raw: Obj, path: str) -> Iterator[FieldError]:
     longest, shortest = raw.get("maxLength"), raw.get("minLength")
+    pattern = raw.get("pattern")
     if longest is not None and len(value) > longest:
         yield fielderrors.too_long(path, longest)
-    if shortest is not None and len(value) < shortest:
+    elif shortest is not None and len(value) < shortest:
         yield fielderrors.invalid(path, value, f"{path} in body should be at least {shortest} chars long")
-    pattern = raw.get("pattern")
-    if pattern is not None and not _compiled(pattern).search(value):
+    elif pattern is not None and not _compiled(pattern).search(value):
         yield fielderrors.invalid(path, value, f"{path} in body should match '{pattern}'")
     check = FORMATS.get(str(raw.get("format", "")))
     if check is not None and not check(value):
-        yield fielderrors.invalid(path, value, f"{path} in body must be of type {raw['format']}: {render(value)}")
+        detail = f"{path} in body must be of type {raw['format']}: {render(value)}"
+        yield fielderrors.type_invalid(path, value, detail)
 
 
 def _number_problems(value: float, raw: Obj, path: str) -> Iterator[FieldError]:
@@ -286,88 +212,28 @@ def _junctor_problems(value: Any, node: Node, path: str) -> Iterator[FieldError]
     def holds(part: Obj) -> bool:
         return not validate_value(value, Node(_with_type(part, node), builtin=False), path, in_status=False)
 
+    # the real server names these problems in the message alone: their field is empty
     for part in raw.get("allOf") or ():
         yield from validate_value(value, Node(_with_type(part, node), builtin=False), path, in_status=False)
     some = raw.get("anyOf")
     if some and not any(holds(part) for part in some):
-        yield fielderrors.invalid(path, _shown(value), f'"{path}" must validate at least one schema (anyOf)')
+        yield fielderrors.invalid("", "", f'"{path}" must validate at least one schema (anyOf)')
     one = raw.get("oneOf")
     if one:
         count = sum(holds(part) for part in one)
         if count != 1:
             found = "Found none valid" if count == 0 else f"Found {count} valid alternatives"
-            yield fielderrors.invalid(
-                path, _shown(value), f'"{path}" must validate one and only one schema (oneOf). {found}'
-            )
+            yield fielderrors.invalid("", "", f'"{path}" must validate one and only one schema (oneOf). {found}')
     none = raw.get("not")
     if none is not None and holds(none):
-        yield fielderrors.invalid(path, _shown(value), f'"{path}" must not validate the schema (not)')
+        yield fielderrors.invalid("", "", f'"{path}" must not validate the schema (not)')
 
 
 def _with_type(part: Obj, node: Node) -> Obj:
     return part if "type" in part or not node.type else {"type": node.type, **part}
 
 
-def _shown(value: Any) -> Any:
-    return "" if isinstance(value, dict | list) else value
-
-
 @lru_cache(maxsize=512)
 def _compiled(pattern: str) -> re.Pattern[str]:
     # Go's RE2 and Python agree on what CRDs use; \z and named classes are what they spell differently
     return re.compile(pattern.replace(r"\z", r"\Z").replace("[[:alnum:]]", "[0-9A-Za-z]"))
-
-
-# ---------------------------------------------------------------------- formats
-
-
-def _try(parse: Callable[[str], object]) -> Callable[[str], bool]:
-    def check(value: str) -> bool:
-        try:
-            parse(value)
-        except (ValueError, binascii.Error):
-            return False
-        return True
-
-    return check
-
-
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-_DURATION = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+|0")
-_HOST = re.compile(
-    r"(?=.{1,253}$)[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?)*"
-)
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
-
-
-def _is_date_time(value: str) -> bool:
-    if not _RFC3339.fullmatch(value):
-        return False
-    try:
-        datetime.fromisoformat(re.sub(r"\.\d+", "", value).upper().replace("Z", "+00:00"))
-    except ValueError:
-        return False
-    return True
-
-
-def _is_base64(value: str) -> bool:
-    try:
-        base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
-    except (ValueError, binascii.Error):
-        return False
-    return True
-
-
-FORMATS: dict[str, Callable[[str], bool]] = {
-    "date-time": _is_date_time,
-    "date": _try(date.fromisoformat),
-    "duration": lambda value: bool(_DURATION.fullmatch(value)),
-    "byte": _is_base64,
-    "ipv4": _try(ipaddress.IPv4Address),
-    "ipv6": _try(ipaddress.IPv6Address),
-    "cidr": _try(lambda value: ipaddress.ip_network(value, strict=False)),
-    "uuid": _try(uuid.UUID),
-    "hostname": lambda value: bool(_HOST.fullmatch(value)),
-    "email": lambda value: bool(_EMAIL.fullmatch(value)),
-    "uri": lambda value: bool(urlsplit(value).scheme),
-}
