@@ -360,25 +360,28 @@ class Client:
         self, path: str, query: Query | None, *, silence: float | None, total: float | None
     ) -> AsyncIterator[bytes]:
         splitter = LineSplitter()
-        try:
-            async with (
-                asyncio.timeout(total),
-                self._open(
-                    "GET", path, query, None, {"Accept": "application/json, */*"}, streaming=True
-                ) as response,
-            ):
-                self._warn(response)
-                while True:
-                    async with asyncio.timeout(silence):
-                        chunk = await response.content.readany()
-                    if not chunk:
-                        break
-                    for line in splitter.feed(chunk):
-                        yield line
-        except TimeoutError as error:
-            raise ConnectionFailed(f"no data from {self._base}{path} in time; the peer may be gone") from error
+        accept = {"Accept": "application/json, */*"}
+        deadline = None if total is None else asyncio.get_running_loop().time() + total
+        async with self._open("GET", path, query, None, accept, streaming=True) as response:
+            self._warn(response)
+            while chunk := await self._chunk(response, silence, deadline):
+                for line in splitter.feed(chunk):
+                    yield line
         if rest := splitter.rest():
             yield rest
+
+    async def _chunk(
+        self, response: aiohttp.ClientResponse, silence: float | None, deadline: float | None
+    ) -> bytes:
+        """The next bytes, empty at the end. The limits hold only here, never while the consumer works: a generator
+        that is suspended inside a timeout would have its consumer cancelled instead of itself."""
+        now = asyncio.get_running_loop().time()
+        limits = [limit for limit in (silence, deadline and max(deadline - now, 0.0)) if limit is not None]
+        try:
+            async with asyncio.timeout(min(limits, default=None)):
+                return bytes(await response.content.readany())
+        except TimeoutError as error:
+            raise ConnectionFailed(f"no data from {response.url.host} in time; the peer may be gone") from error
 
     @asynccontextmanager
     async def _open(

@@ -44,6 +44,7 @@ class Reconciler(Protocol):
 
     async def reconcile(self, request: Request) -> Result:
         """Look at the world behind one key and move it one step nearer to what it should be. Must not wait."""
+        ...
 
 
 class Controller:
