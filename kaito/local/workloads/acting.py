@@ -2,7 +2,8 @@
 
 In: a decision. Out: requests to the server, the events that `kubectl describe` shows, and the answers handed to
 :class:`OwnWrites`. A refused creation is an event and comes back as the error; what is already gone counts as
-deleted. No decision is taken here.
+deleted. No decision is taken here. An event's ``action`` names the other object where there is one: the recorder
+folds events into one that differ in nothing but their note, and each of these is news.
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ class Children:
                 self._events.event(owner, "Warning", "FailedCreate", f"Error creating: {error.message}")
             raise
         self._own.wrote(group, made)
-        self._events.event(owner, "Normal", "SuccessfulCreate", f"Created pod: {p.name_of(made)}")
+        name = p.name_of(made)
+        self._events.event(
+            owner, "Normal", "SuccessfulCreate", f"Created pod: {name}", action=f"Create-{name}"[:128]
+        )
         return made
 
     async def delete(self, owner: Obj, group: str, children: Sequence[Obj]) -> None:
@@ -126,7 +130,10 @@ class Children:
             self._events.event(owner, "Warning", "FailedDelete", f"Error deleting: {error.message}")
             raise
         self._own.deleted(group, child)
-        self._events.event(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {p.name_of(child)}")
+        name = p.name_of(child)
+        self._events.event(
+            owner, "Normal", "SuccessfulDelete", f"Deleted pod: {name}", action=f"Delete-{name}"[:128]
+        )
 
     async def claim(self, owner_resource: Resource, owner: Obj, group: str, claims: Claims) -> list[Obj]:
         """Carry out adoptions and releases; returns everything that now belongs to the owner."""

@@ -76,7 +76,7 @@ class DeploymentReconciler:
             )
             self._own.wrote(group, changed)
             if change.note:
-                self._events.event(deployment, "Normal", "ScalingReplicaSet", change.note)
+                self._tell_scaling(deployment, change.note)
         for rs in plan.delete:
             try:
                 await self._client.delete(
@@ -111,8 +111,11 @@ class DeploymentReconciler:
             raise
         self._own.wrote(group, made)
         if size:
-            note = f"Scaled up replica set {name} from 0 to {size}"
-            self._events.event(deployment, "Normal", "ScalingReplicaSet", note)
+            self._tell_scaling(deployment, f"Scaled up replica set {name} from 0 to {size}")
+
+    def _tell_scaling(self, deployment: Obj, note: str) -> None:
+        # Each step of a rollout is news; the recorder tells events of one object apart by their action.
+        self._events.event(deployment, "Normal", "ScalingReplicaSet", note, action=note[:128])
 
     async def _resolve_namesake(self, deployment: Obj, group: str, wanted_rs: Obj) -> None:
         """The name is taken: by ourselves a moment ago, or by something else, which a new hash avoids."""

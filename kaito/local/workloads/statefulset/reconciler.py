@@ -90,7 +90,7 @@ class StatefulSetReconciler:
             raise
         self._own.wrote(group, made)
         note = f"create Pod {name} in StatefulSet {owner} successful"
-        self._events.event(statefulset, "Normal", "SuccessfulCreate", note)
+        self._events.event(statefulset, "Normal", "SuccessfulCreate", note, action=f"Create-{name}"[:128])
 
     async def _ensure_claims(self, statefulset: Obj, ordinal: int, pod: str) -> None:
         for claim in new_claims(statefulset, ordinal):
@@ -102,7 +102,7 @@ class StatefulSetReconciler:
             except AlreadyExists:
                 continue
             note = f"create Claim {name} Pod {pod} in StatefulSet {p.name_of(statefulset)} success"
-            self._events.event(statefulset, "Normal", "SuccessfulCreate", note)
+            self._events.event(statefulset, "Normal", "SuccessfulCreate", note, action=f"Create-{name}"[:128])
 
     async def _delete(self, statefulset: Obj, group: str, pod: Obj) -> None:
         try:
@@ -112,7 +112,9 @@ class StatefulSetReconciler:
             return
         self._own.deleted(group, pod)
         note = f"delete Pod {p.name_of(pod)} in StatefulSet {p.name_of(statefulset)} successful"
-        self._events.event(statefulset, "Normal", "SuccessfulDelete", note)
+        self._events.event(
+            statefulset, "Normal", "SuccessfulDelete", note, action=f"Delete-{p.name_of(pod)}"[:128]
+        )
 
 
 def add(manager: Manager, world: World, clock: Clock) -> None:
