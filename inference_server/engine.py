@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kaito.inference_server.engine")
 
 INSTALL = "pip install 'kaito[cpu]' (or 'kaito[gpu]' on NVIDIA GPUs); in a checkout: make install"
+PLUGIN = "kaito_cpu_fixes"  # the entry point's name in pyproject.toml
 _CPU_SEQUENCES = 16  # a batch that two cores still answer at reading speed
 _STOP_SECONDS = 10.0
 
@@ -78,6 +79,10 @@ def prepare_environment(settings: ServeSettings, log_level: str) -> None:
         defaults |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    # An allow-list of plug-ins that leaves ours out would bring back the crashes that it repairs.
+    plugins = [name for name in os.environ.get("VLLM_PLUGINS", "").split(",") if name]
+    if plugins and PLUGIN not in plugins:
+        os.environ["VLLM_PLUGINS"] = ",".join([*plugins, PLUGIN])
 
 
 class VllmEngine:

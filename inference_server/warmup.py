@@ -16,6 +16,8 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from inference_server.vllm_plugin import die_with_parent
+
 _PRELOAD = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.registry"]
 
 
@@ -30,6 +32,7 @@ class WarmProcess(ForkServerProcess):
     def run(self) -> None:
         """In the child."""
         os.environ.update(self._environment)
+        die_with_parent()
         super().run()
 
 

@@ -81,9 +81,12 @@ def test_the_environment_is_offline_for_a_local_model_and_the_users_values_stay(
     assert environment["VLLM_NO_USAGE_STATS"] == environment["DO_NOT_TRACK"] == "1"
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert "VLLM_PLUGINS" not in environment
     environment.clear()
+    environment["VLLM_PLUGINS"] = "mine"
     prepare_environment(ServeSettings(model="org/model"), "ERROR")
     assert "HF_HUB_OFFLINE" not in environment
+    assert environment["VLLM_PLUGINS"] == "mine,kaito_cpu_fixes"
 
 
 CONFIG = {
