@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from api.conditions import Condition, parse_time
@@ -157,4 +157,8 @@ def read_conditions(value: object) -> object:
     return value
 
 
-Conditions = Annotated[tuple[Condition, ...], BeforeValidator(read_conditions)]
+Conditions = Annotated[
+    tuple[Condition, ...],
+    BeforeValidator(read_conditions),
+    WithJsonSchema({"type": "array", "items": {"type": "object", "x-condition": True}}),  # filled in by api.schema
+]

@@ -194,9 +194,8 @@ def _param(value: object) -> str:
 
 
 def _family(short: str) -> str:
-    """The words of a model's name before its first size or version: "qwen2.5-coder-7b-instruct" → "qwen2.5-coder"."""
-    match = re.match(r"[a-z]+[\d.]*(?:-(?!\d+(?:\.\d+)?b\b)[a-z]+(?=-))?", short)
-    return match.group() if match else short
+    """The first word of a model's name, with its version: "qwen2.5-coder-7b-instruct" → "qwen2.5"."""
+    return short.removeprefix("nvidia-").split("-", 1)[0]
 
 
 def _hub(version: str | None) -> tuple[str | None, str | None]:
@@ -256,17 +255,17 @@ def _sku(cloud: str, row: Obj) -> Obj:
 def _notes(instance_type: str, model: str, capability: float | None) -> list[str]:
     notes: list[str] = []
     if re.match(r"Standard_NV(6|12|18)ads_A10_v5$", instance_type):
-        notes.append("It has a part of an A10, shared by the hypervisor")
+        notes.append("it has a part of an A10, shared by the hypervisor")
     if not model.startswith("NVIDIA"):
-        notes.append("The engine image is built for NVIDIA GPUs and does not run here")
+        notes.append("the engine image is built for NVIDIA GPUs and does not run here")
     elif capability is not None and capability < 7.0:
-        notes.append("The engine needs compute capability 7.0 at least and does not run here")
+        notes.append("the engine needs compute capability 7.0 at least and does not run here")
     elif capability is not None and capability < 7.5:
         notes += [
-            "There is no bfloat16 (float16 is used instead), no FlashAttention 2 and no FP8",
-            "The published engine builds (CUDA 13) hold no code for it: the model server needs an image "
+            "there is no bfloat16 (float16 is used instead), no FlashAttention 2 and no FP8",
+            "the published engine builds (CUDA 13) hold no code for it: the model server needs an image "
             "built for CUDA 12.6 with this compute capability",
         ]
     elif capability is not None and capability < 8.0:
-        notes.append("There is no bfloat16 (float16 is used instead), no FlashAttention 2 and no FP8")
+        notes.append("there is no bfloat16 (float16 is used instead), no FlashAttention 2 and no FP8")
     return notes

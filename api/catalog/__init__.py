@@ -78,7 +78,7 @@ def suggest(name: str, known: dict[str, Preset] | list[str], limit: int = 3) -> 
 
 
 def _load(name: str) -> list[Any]:
-    data: list[Any] = json.loads((files(__package__) / name).read_text(encoding="utf-8"))
+    data: list[Any] = json.loads((files("api.catalog") / name).read_text(encoding="utf-8"))
     return data
 
 

@@ -131,7 +131,7 @@ class Sku:
         gpu_model: for example "NVIDIA A100".
         compute_capability: CUDA compute capability, None where it is not CUDA or not known.
         nvme: has a local NVMe disk that can hold weights.
-        notes: what a user should know before choosing it, one sentence each.
+        notes: what a user should know before choosing it, one clause each.
     """
 
     instance_type: str
