@@ -19,6 +19,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from inference_server import memory, warmup
 from inference_server.protocol import (
     EngineDead,
@@ -293,5 +295,8 @@ def _sampling_params(sampling: Sampling, stream: bool) -> Any:
 
 def _reason(error: BaseException) -> str:
     """One line of an engine's error, which may be a page long."""
+    if isinstance(error, ValidationError):  # of the engine's own settings; str() begins with a mere count
+        problems = [(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors(include_url=False)]
+        return "; ".join(f"{where}: {what}" if where else what for where, what in problems)[:500]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:500]
