@@ -59,7 +59,10 @@ def _plan(obs: Observation, now: datetime, phases: Iterable[Phase]) -> Plan:
     for phase in phases:
         status |= phase.status or {}
     merged = conditions.merge(obs.conditions, marks, now)
-    status["conditions"] = [condition.to_obj() for condition in merged]
+    # Empty fields stay out, as knative leaves them: old API servers take an empty string for a null.
+    status["conditions"] = [
+        {key: value for key, value in condition.to_obj().items() if value != ""} for condition in merged
+    ]
     waits = [phase.requeue_after for phase in phases if phase.requeue_after is not None]
     return Plan(
         actions=tuple(action for phase in phases for action in phase.actions),

@@ -82,7 +82,7 @@ def instance(state: InstanceState = InstanceState.RUNNING, **changes: Any) -> In
 
 
 def conditions(plan: Plan) -> dict[str, tuple[str, str]]:
-    return {item["type"]: (item["status"], item["reason"]) for item in plan.status["conditions"]}
+    return {item["type"]: (item["status"], item.get("reason", "")) for item in plan.status["conditions"]}
 
 
 ALL = {"MachineLaunched": "True", "MachineRegistered": "True", "MachineInitialized": "True", "Ready": "True"}

@@ -1,0 +1,343 @@
+"""An operator to start and kill, a cloud to fail on request, and a stand-in for what nodes and kubelets do.
+
+The API server, its controllers and its scheduler are real; the cloud is real at its HTTP wire; only hardware is
+played: an instance that runs becomes a Node object, and a pod that is bound to it becomes ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from api.crds import crds
+
+from api import catalog
+from controllers import (
+    MachineSettings,
+    WorkspaceSettings,
+    add_machine_controller,
+    add_workspace_controller,
+)
+from controllers.resources import MACHINES, WORKSPACES
+from manager.cache import Cache
+from manager.client import Client
+from manager.config import RestConfig
+from manager.errors import ApiError, NotFound
+from manager.manager import Manager
+from manager.resources import CRDS, NODES, PODS
+from provisioner.local import LocalProvider
+from provisioner.testing import FakeLocalCloud
+
+Json = dict[str, Any]
+Answer = TypeVar("Answer")
+SKU = "Standard_NC6s_v3"
+
+
+def stamp() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass
+class World:
+    """Everything around the operator that one test uses."""
+
+    config: RestConfig
+    client: Client
+    namespace: str
+    cloud: FakeLocalCloud
+    token_file: Path
+    labels: dict[str, str] = field(default_factory=lambda: {"apps": f"a{uuid.uuid4().hex[:8]}"})
+    gpus: str = "1"
+    pods_fail: Json | None = None  # container state to report instead of ready
+
+    # ------------------------------------------------------------------ the operator
+
+    def manager(self, *, client: Client | None = None, workspace: bool = True, machine: bool = True) -> Manager:
+        """An operator that has not been started."""
+        mgr = Manager(self.config, metrics_bind="0", health_bind="0")
+        if client is not None:
+            mgr.client, mgr.cache = client, Cache(client)
+        if workspace:
+            add_workspace_controller(mgr, WorkspaceSettings(registry="example.com/kaito"))
+        if machine:
+            gpus = {sku.instance_type: sku.gpus for sku in catalog.skus()}
+            provider = LocalProvider(self.cloud.url, self.token_file, gpus_of=gpus)
+            provider.poll_interval = 0.05
+            add_machine_controller(mgr, provider, MachineSettings())
+            mgr.add(lambda: _close_at_the_end(provider), name="provider", needs_leader=False)
+        return mgr
+
+    @asynccontextmanager
+    async def operator(self, **which: bool) -> AsyncIterator[Manager]:
+        """A running operator; it must end without a failure."""
+        mgr, stop = self.manager(**which), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(mgr.run(stop), name="operator")
+            try:
+                yield mgr
+            finally:
+                stop.set()
+
+    # ------------------------------------------------------------------ objects
+
+    def workspace(self, name: str = "w", **changes: Any) -> Json:
+        return {
+            "apiVersion": "kaito.sh/v1alpha1",
+            "kind": "Workspace",
+            "metadata": {"name": name, "namespace": self.namespace, **changes.pop("metadata", {})},
+            "resource": {"instanceType": SKU, "labelSelector": {"matchLabels": self.labels}},
+            **(changes or {"inference": {"preset": {"name": "phi-3-mini-4k-instruct"}}}),
+        }
+
+    async def create(self, **changes: Any) -> Json:
+        return await self.client.create(WORKSPACES, self.workspace(**changes))
+
+    async def get(self, name: str = "w") -> Json:
+        return await self.client.get(WORKSPACES, name, self.namespace)
+
+    async def machines(self) -> list[Json]:
+        selector = f"kaito.sh/workspacenamespace={self.namespace}"
+        return (await self.client.list(MACHINES, label_selector=selector)).items
+
+    async def conditions(self, name: str = "w") -> dict[str, tuple[str, str]]:
+        listed = ((await self.get(name)).get("status") or {}).get("conditions") or []
+        return {item["type"]: (item["status"], item["reason"]) for item in listed}
+
+    async def becomes(self, kind: str, status: str, reason: str | None = None, name: str = "w") -> Json:
+        """Wait for a condition of the Workspace and return it."""
+
+        async def check() -> Json | None:
+            listed = ((await self.get(name)).get("status") or {}).get("conditions") or []
+            for item in listed:
+                if item["type"] == kind and item["status"] == status and reason in (None, item["reason"]):
+                    return dict(item)
+            return None
+
+        return await eventually(check, lambda: self._explain(name))
+
+    async def gone(self, name: str = "w") -> None:
+        """Wait until a Workspace has left."""
+
+        async def check() -> bool:
+            try:
+                await self.get(name)
+            except NotFound:
+                return True
+            return False
+
+        await eventually(check, lambda: self._explain(name))
+
+    async def _explain(self, name: str) -> str:
+        return f"{await self.conditions(name)} machines={[m.get('status') for m in await self.machines()]}"
+
+    # ------------------------------------------------------------------ hardware, played
+
+    async def play_node(self, instance: Json) -> None:
+        """What a machine does once it runs, or is gone."""
+        name = instance["nodeName"]
+        if instance["state"] == "Gone":
+            await self._ignore_absent(self.client.delete(NODES, name))
+        if instance["state"] != "Running":
+            return
+        wanted = instance["request"]
+        labels = {**wanted["labels"], "node.kubernetes.io/instance-type": instance["instanceType"]}
+        await self.add_node(name, labels, provider_id=instance["providerID"], taints=wanted["taints"])
+
+    async def add_node(
+        self, name: str, labels: Json, *, provider_id: str = "", taints: list[Json] | None = None
+    ) -> None:
+        """Register a node and make it Ready."""
+        spec: Json = {"taints": taints or []}
+        if provider_id:
+            spec["providerID"] = provider_id
+        await self.client.create(NODES, {"metadata": {"name": name, "labels": labels}, "spec": spec})
+        await self.node_ready(name)
+
+    async def node_ready(self, name: str, status: str = "True") -> None:
+        """Report a node's health, as its kubelet does."""
+        amounts = {"cpu": "8", "memory": "64Gi", "pods": "100", "nvidia.com/gpu": self.gpus}
+        condition = {
+            "type": "Ready",
+            "status": status,
+            "reason": "Played",
+            "message": "played",
+            "lastHeartbeatTime": stamp(),
+            "lastTransitionTime": stamp(),
+        }
+        body = {"status": {"conditions": [condition], "capacity": amounts, "allocatable": amounts}}
+        await self.client.patch(NODES, name, body, subresource="status")
+
+    async def play_kubelet(self) -> None:
+        """Run bound pods of the namespace and let deleted ones go, until cancelled."""
+        while True:
+            for pod in (await self.client.list(PODS, self.namespace)).items:
+                await self._ignore_absent(self._play_pod(pod))
+            await asyncio.sleep(0.1)
+
+    async def _play_pod(self, pod: Json) -> None:
+        meta = pod["metadata"]
+        if meta.get("deletionTimestamp"):
+            await self.client.delete(PODS, meta["name"], self.namespace, grace_seconds=0)
+            return
+        if not pod["spec"].get("nodeName") or (pod.get("status") or {}).get("containerStatuses"):
+            return
+        ready = self.pods_fail is None
+        (container,) = pod["spec"]["containers"]
+        state = {"running": {"startedAt": stamp()}} if ready else self.pods_fail
+        status = {
+            "phase": "Running",
+            "podIP": "127.97.0.7",
+            "conditions": [
+                {"type": kind, "status": str(ready), "lastTransitionTime": stamp()}
+                for kind in ("Ready", "ContainersReady")
+            ],
+            "containerStatuses": [
+                {
+                    "name": container["name"],
+                    "image": container["image"],
+                    "imageID": "",
+                    "ready": ready,
+                    "started": ready,
+                    "restartCount": 0,
+                    "state": state,
+                }
+            ],
+        }
+        await self.client.patch(
+            PODS, meta["name"], {"status": status}, namespace=self.namespace, subresource="status"
+        )
+
+    async def _ignore_absent(self, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except NotFound:
+            pass  # it left while we looked
+
+
+async def _close_at_the_end(provider: LocalProvider) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await provider.close()
+
+
+async def eventually(
+    check: Callable[[], Awaitable[Answer | None]],
+    explain: Callable[[], Awaitable[str]] | None = None,
+    seconds: float = 30.0,
+) -> Answer:
+    """Ask until the answer is true. The time is only a limit for a broken run; nothing rests on its length."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = await check()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still not so after {seconds:.0f} s: {await explain() if explain else ''}")
+        await asyncio.sleep(0.02)
+
+
+class MortalClient(Client):
+    """A client whose process dies after a number of writes: the write happens, its answer is never heard."""
+
+    def __init__(self, config: RestConfig, writes: int) -> None:
+        super().__init__(config)
+        self.left = writes
+        self.died = asyncio.Event()
+
+    async def request(self, method: str, path: str, **rest: Any) -> Json:
+        answer = await super().request(method, path, **rest)
+        if method == "GET" or "/events" in path:
+            return answer
+        self.left -= 1
+        if self.left <= 0:
+            self.died.set()
+            await asyncio.Event().wait()
+        return answer
+
+
+@pytest.fixture
+async def world(cluster: Any, namespace: str, tmp_path: Path) -> AsyncIterator[World]:
+    """A cluster with our CRDs, an empty cloud, and nobody operating it yet."""
+    token = tmp_path / "token"
+    async with FakeLocalCloud() as cloud, Client(cluster.config) as client:
+        token.write_text(cloud.token)
+        world = World(cluster.config, client, namespace, cloud, token)
+        cloud.on_change = world.play_node
+        await install_crds(client)
+        kubelet = asyncio.create_task(world.play_kubelet())
+        try:
+            yield world
+        finally:
+            await clean_up(world)
+            kubelet.cancel()
+            await asyncio.gather(kubelet, return_exceptions=True)
+
+
+async def install_crds(client: Client) -> None:
+    """Apply the CRDs and wait until both kinds are served."""
+    for crd in crds():
+        await client.apply(CRDS, crd)
+
+    async def served() -> bool:
+        try:
+            await client.list(WORKSPACES, limit=1)
+            await client.list(MACHINES, limit=1)
+        except ApiError:
+            return False
+        return True
+
+    await eventually(served)
+
+
+async def clean_up(world: World) -> None:
+    """Leave no Machine, node or Workspace to the next test on this cluster."""
+    unfinalized = {"metadata": {"finalizers": None}}
+    for workspace in (await world.client.list(WORKSPACES, world.namespace)).items:
+        name = workspace["metadata"]["name"]
+        await world._ignore_absent(world.client.patch(WORKSPACES, name, unfinalized, namespace=world.namespace))
+        await world._ignore_absent(world.client.delete(WORKSPACES, name, world.namespace))
+    for machine in await world.machines():
+        name = machine["metadata"]["name"]
+        await world._ignore_absent(world.client.patch(MACHINES, name, unfinalized))
+        await world._ignore_absent(world.client.delete(MACHINES, name))
+    selector = ",".join(f"{key}={value}" for key, value in world.labels.items())
+    for node in (await world.client.list(NODES, label_selector=selector)).items:
+        await world._ignore_absent(world.client.delete(NODES, node["metadata"]["name"]))
+
+
+@pytest.fixture
+def mortal() -> Callable[..., Awaitable[bool]]:
+    """Runs an operator that dies after some writes; True when the goal was reached before that."""
+    return live_once
+
+
+async def live_once(world: World, *, writes: int, until_gone: bool = False) -> bool:
+    client = MortalClient(world.config, writes)
+    run = asyncio.create_task(world.manager(client=client).run(asyncio.Event()), name="operator")
+    died = asyncio.create_task(client.died.wait(), name="death")
+    goal = asyncio.create_task(_reach(world, until_gone), name="goal")
+    try:
+        done, _ = await asyncio.wait({run, died, goal}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        return goal in done
+    finally:
+        for task in (run, died, goal):
+            task.cancel()
+        await asyncio.gather(run, died, goal, return_exceptions=True)
+
+
+async def _reach(world: World, until_gone: bool) -> None:
+    if until_gone:
+        await world.gone()
+    else:
+        await world.becomes("WorkspaceReady", "True")
