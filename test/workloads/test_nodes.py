@@ -7,7 +7,7 @@ import pytest
 
 from kaito.local.workloads.daemonset.decide import decide as decide_daemons
 from kaito.local.workloads.daemonset.decide import new_pod, target_node
-from kaito.local.workloads.nodes.decide import evictions, grace, lost_conditions, wanted_taints
+from kaito.local.workloads.nodes.decide import Timing, evictions, lost_conditions, wanted_taints
 from kaito.local.workloads.pods import name_of
 from kaito.local.workloads.times import rfc3339
 from kaito.local.workloads.volumes.decide import choose, may_provision, new_volume
@@ -37,7 +37,7 @@ def test_a_silent_node_becomes_unknown() -> None:
     (never,) = lost_conditions(node(ready=None), NOW)
     assert never["reason"] == "NodeStatusNeverUpdated"
     assert lost_conditions(node(ready="Unknown"), NOW) == []
-    assert grace(node()) < grace(node(ready=None))
+    assert Timing().allowed(node()) < Timing().allowed(node(ready=None))
 
 
 @pytest.mark.parametrize(

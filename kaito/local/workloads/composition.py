@@ -19,6 +19,7 @@ from .endpoints import reconciler as endpoints
 from .garbage import collector as garbage
 from .job import reconciler as jobs
 from .nodes import reconciler as nodes
+from .nodes.decide import Timing
 from .replicaset import reconciler as replicasets
 from .scheduler import reconciler as scheduler
 from .statefulset import reconciler as statefulsets
@@ -47,7 +48,9 @@ async def spoken_by(client: Client) -> Spoken:
     )
 
 
-def compose(manager: Manager, spoken: Spoken, ca: bytes | None, clock: Clock = utc_now) -> None:
+def compose(
+    manager: Manager, spoken: Spoken, ca: bytes | None, *, clock: Clock = utc_now, timing: Timing | None = None
+) -> None:
     """Register every controller with the manager. ``ca`` is published to all namespaces."""
     world = World(manager.cache)
     accounts.add(manager, world, ca)
@@ -60,20 +63,20 @@ def compose(manager: Manager, spoken: Spoken, ca: bytes | None, clock: Clock = u
     jobs.add(manager, world, clock)
     volumes.add(manager, world)
     scheduler.add(manager, world, clock)
-    nodes.add(manager, world, clock)
+    nodes.add(manager, world, clock, timing or Timing())
     endpoints.add(manager, world, spoken.slices)
     if spoken.budgets is not None:
         disruption.add(manager, world, spoken.budgets, clock)
 
 
-async def run_controllers(config: RestConfig, stop: asyncio.Event) -> None:
+async def run_controllers(config: RestConfig, stop: asyncio.Event, *, timing: Timing | None = None) -> None:
     """See :func:`kaito.local.workloads.run`."""
     async with Client(config, user_agent="kaito-workloads") as client:
         spoken = await _when_it_answers(client, stop)
     if spoken is None:
         return
     manager = Manager(config, metrics_bind="0", health_bind="0", graceful_timeout=5.0, name="kaito-workloads")
-    compose(manager, spoken, config.ca_data)
+    compose(manager, spoken, config.ca_data, timing=timing)
     await manager.run(stop)
 
 

@@ -18,14 +18,27 @@ from ..conditions import condition, make
 from ..scheduler.taints import OWN_KEYS, by_state, tolerates
 from ..times import parse, rfc3339
 
-GRACE = 40.0  # seconds of silence before a node that has reported counts as unreachable
-STARTUP_GRACE = 60.0  # the same for a node that never has
 _WATCHED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
-def grace(node: Obj) -> float:
-    """Seconds of silence that this node is allowed."""
-    return GRACE if condition(p.status_of(node).get("conditions"), "Ready") else STARTUP_GRACE
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Patience, in seconds.
+
+    Attributes:
+        grace: silence after which a node that has reported counts as unreachable (kube-controller-manager's
+            node-monitor-grace-period of 40 s).
+        startup_grace: the same for a node that never has.
+        quarantine: how long a node must have been gone before its pods are removed.
+    """
+
+    grace: float = 40.0
+    startup_grace: float = 60.0
+    quarantine: float = 5.0
+
+    def allowed(self, node: Obj) -> float:
+        """The silence that this node is allowed."""
+        return self.grace if condition(p.status_of(node).get("conditions"), "Ready") else self.startup_grace
 
 
 def lost_conditions(node: Obj, now: datetime) -> list[Obj]:

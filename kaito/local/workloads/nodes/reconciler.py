@@ -25,25 +25,24 @@ from ..conditions import condition, make
 from ..scheduler.taints import ready_state
 from ..times import Clock
 from ..world import World
-from .decide import evictions, grace, lost_conditions, wanted_taints
+from .decide import Timing, evictions, lost_conditions, wanted_taints
 
 log = logging.getLogger("kaito.local.workloads.nodes")
 
 _LEASES = "kube-node-lease"
-_QUARANTINE = 5.0  # seconds that a node must have been gone before its pods are removed
 
 
 class NodeReconciler:
     """Watches over nodes and the pods on them."""
 
     def __init__(
-        self, manager: Manager, world: World, clock: Clock, events: EventRecorder, quarantine: float = _QUARANTINE
+        self, manager: Manager, world: World, clock: Clock, events: EventRecorder, timing: Timing
     ) -> None:
         self._client: Client = manager.client
         self._world = world
         self._clock = clock
         self._events = events
-        self._quarantine = quarantine
+        self._timing = timing
         self._leases = manager.cache.informer(LEASES, namespace=_LEASES).store
         self._heartbeats: dict[str, tuple[object, float]] = {}
         self._gone_since: dict[str, float] = {}
@@ -55,8 +54,8 @@ class NodeReconciler:
             self._heartbeats.pop(request.name, None)
             return await self._clean_up(request.name)
         self._gone_since.pop(request.name, None)
-        silent = self._silence(node)
-        if silent >= grace(node):
+        silent, allowed = self._silence(node), self._timing.allowed(node)
+        if silent >= allowed:
             node = await self._mark_lost(node)
         taints = wanted_taints(node, self._clock())
         if taints is not None:
@@ -67,7 +66,7 @@ class NodeReconciler:
         plan = evictions(node, pods, self._clock())
         for pod in plan.delete:
             await self._evict(pod)
-        waits = [plan.look_again, grace(node) - silent if silent < grace(node) else None]
+        waits = [plan.look_again, allowed - silent if silent < allowed else None]
         return Result(requeue_after=min((w for w in waits if w is not None), default=None))
 
     def _silence(self, node: Obj) -> float:
@@ -138,7 +137,7 @@ class NodeReconciler:
             self._gone_since.pop(name, None)
             return Result()
         now = asyncio.get_running_loop().time()
-        left = self._gone_since.setdefault(name, now) + self._quarantine - now
+        left = self._gone_since.setdefault(name, now) + self._timing.quarantine - now
         if left > 0:
             return Result(requeue_after=left)
         try:
@@ -170,9 +169,9 @@ def _lands_or_leaves(event: Event) -> bool:
     return isinstance(event, Added | Deleted)
 
 
-def add(manager: Manager, world: World, clock: Clock) -> None:
+def add(manager: Manager, world: World, clock: Clock, timing: Timing) -> None:
     """Register the controller."""
-    reconciler = NodeReconciler(manager, world, clock, manager.events("node-controller"))
+    reconciler = NodeReconciler(manager, world, clock, manager.events("node-controller"), timing)
     builder = ControllerBuilder(manager, "node").for_(NODES)
     builder.watches(PODS, _node_of_pod, _lands_or_leaves)
     builder.watches(LEASES, _node_of_lease).options(max_concurrent=2).build(reconciler)
