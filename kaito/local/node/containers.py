@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ _TERMINATION_LIMIT = 4096
 _FALLBACK_LINES, _FALLBACK_LIMIT = 80, 2048
 _OUTPUT_LIMIT = 10 * 1024
 _KEEP_RUNS = 2
+_READ_SECONDS = 10.0
 
 # Starts a task of the pod's group, whose failure is logged and does not end the pod's worker.
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
@@ -72,6 +74,7 @@ class Container:
         self._stopping: asyncio.Task[None] | None = None
         self._stop_at = 0.0
         self._hurry = asyncio.Event()
+        self._read: tuple[Attempt, float, dict[str, int]] | None = None
 
     @property
     def _runs(self) -> Path:
@@ -108,6 +111,17 @@ class Container:
             return self.attempt.log_path
         older = self._runs / str(self.attempt.number - 1) / "log"
         return older if older.exists() else None
+
+    def note_read(self, tally: Mapping[str, int]) -> None:
+        """A client has read the newest run's log from its beginning: so many bytes of each stream."""
+        if self.attempt is not None:
+            self._read = (self.attempt, time.monotonic(), dict(tally))
+
+    def recently_read(self) -> Mapping[str, int]:
+        """What such a client has seen, if it was just now: kubectl (1.36) reads the log and then attaches."""
+        if self._read is None or self._read[0] is not self.attempt:
+            return {}
+        return self._read[2] if time.monotonic() - self._read[1] < _READ_SECONDS else {}
 
     def _with_message(self, attempt: Attempt) -> Exit:
         exit_ = attempt.exit

@@ -65,9 +65,12 @@ def kubelet_app(
             raise web.HTTPBadRequest(text=text)
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
+        tally: dict[str, int] = {}
         try:
-            async for chunk in read_log(path, query, lambda: previous or not attempt.running):
+            async for chunk in read_log(path, query, lambda: previous or not attempt.running, tally):
                 await response.write(chunk)
+            if not previous and query == LogQuery():
+                container.note_read(tally)
             await response.write_eof()
         except ConnectionError:
             pass  # the reader has seen enough

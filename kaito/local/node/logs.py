@@ -19,6 +19,8 @@ from typing import BinaryIO
 _CHUNK = 64 * 1024
 _POLL_SECONDS = 0.2
 
+Tally = dict[str, int]  # stream → bytes
+
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
@@ -53,9 +55,6 @@ class _Line:
     stream: bytes
     text: bytes  # with its newline, unless the line goes on
 
-    def render(self, timestamps: bool) -> bytes:
-        return self.time + b" " + self.text if timestamps else self.text
-
 
 def _parse(raw: bytes) -> _Line | None:
     try:
@@ -66,11 +65,13 @@ def _parse(raw: bytes) -> _Line | None:
 
 
 class _Filter:
-    def __init__(self, query: LogQuery) -> None:
+    def __init__(self, query: LogQuery, tally: Tally | None) -> None:
         self.since = parse_time(query.since) if query.since else None
         self.stream = query.stream.lower().encode() if query.stream else None
         self.left = query.limit_bytes
         self.timestamps = query.timestamps
+        self.tally = tally
+        self.middle = {b"stdout": False, b"stderr": False}
 
     def wants(self, line: _Line) -> bool:
         if self.stream is not None and line.stream != self.stream:
@@ -82,6 +83,14 @@ class _Filter:
         self.since = None  # lines are in order: compare no more
         return True
 
+    def render(self, line: _Line) -> bytes:
+        if self.tally is not None:
+            name = line.stream.decode()
+            self.tally[name] = self.tally.get(name, 0) + len(line.text)
+        stamp = self.timestamps and not self.middle.get(line.stream)
+        self.middle[line.stream] = not line.text.endswith(b"\n")
+        return line.time + b" " + line.text if stamp else line.text
+
     def cut(self, data: bytes) -> bytes:
         if self.left is None:
             return data
@@ -90,12 +99,15 @@ class _Filter:
         return data
 
 
-async def read_log(path: Path, query: LogQuery, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
+async def read_log(
+    path: Path, query: LogQuery, ended: Callable[[], bool], tally: Tally | None = None
+) -> AsyncIterator[bytes]:
     """The log as the query wants it; with `follow` until `ended()` is true and everything was read.
 
-    `ended` is asked before the last read, so that nothing written before the end is lost.
+    `ended` is asked before the last read, so that nothing written before the end is lost. `tally` counts the bytes of
+    each stream that were read.
     """
-    chosen = _Filter(query)
+    chosen = _Filter(query, tally)
     # The file is opened before old lines are read: what is appended meanwhile is found in it afterwards.
     file = _open(path)
     try:
@@ -104,7 +116,7 @@ async def read_log(path: Path, query: LogQuery, ended: Callable[[], bool]) -> As
             lines = iter(deque(lines, maxlen=query.tail_lines))
         batch = bytearray()
         for line in lines:
-            batch += line.render(query.timestamps)
+            batch += chosen.render(line)
             if len(batch) >= _CHUNK:
                 yield chosen.cut(bytes(batch))
                 batch.clear()
@@ -175,7 +187,7 @@ def _lines(file: BinaryIO) -> Iterator[_Line]:
 
 
 def _render(file: BinaryIO, chosen: _Filter) -> bytearray:
-    return bytearray().join(line.render(chosen.timestamps) for line in _lines(file) if chosen.wants(line))
+    return bytearray().join(chosen.render(line) for line in _lines(file) if chosen.wants(line))
 
 
 def _rotated(path: Path, file: BinaryIO) -> bool:

@@ -265,15 +265,22 @@ class Attempt:
             raise ExecFailed(f'exec: "{answer["file"]}": {text}')
         return Exec(reader, writer)
 
-    async def attach(self) -> Attachment:
-        """Connect to the streams of the running container.
+    async def attach(self, seen: Mapping[str, int] | None = None) -> Attachment:
+        """Connect to the streams of the running container; the first client also gets what it printed before.
+
+        `seen` says how many bytes of `stdout` and `stderr` the client has read in the log already.
 
         Raises:
             ContainerGone: it does not run.
         """
         try:
-            reader, writer = await self._connect({"op": "attach"})
+            reader, writer = await self._connect({"op": "attach", "seen": dict(seen or {})})
         except OSError as err:
+            raise ContainerGone("container is not running") from err
+        try:
+            await reader.readexactly(shim.FRAME.size)
+        except (asyncio.IncompleteReadError, OSError) as err:
+            writer.close()
             raise ContainerGone("container is not running") from err
         return Attachment(reader, writer)
 

@@ -34,7 +34,7 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-STDIN, STDOUT, STDERR, EXITED, RESIZE, CLOSE_STDIN = 0, 1, 2, 3, 4, 255
+STDIN, STDOUT, STDERR, EXITED, RESIZE, ATTACHED, CLOSE_STDIN = 0, 1, 2, 3, 4, 5, 255
 FRAME = struct.Struct("!BI")
 LINE_LIMIT = 16 * 1024  # a longer line is logged in parts, as container runtimes do
 BUFFER_LIMIT = 256 * 1024  # beyond this the producer is no longer read
@@ -95,7 +95,7 @@ class Log:
     def close(self) -> None:
         for stream, rest in self.partial.items():
             if rest:
-                self._append(self._write(stream, "F", bytes(rest)))
+                self._append(self._write(stream, "P", bytes(rest)))  # its last line had no end
         os.close(self.fd)
 
     def _append(self, out: bytes) -> None:
@@ -195,6 +195,7 @@ class Shim:
         self.paused = False
         self.replay: deque[tuple[int, bytes]] | None = deque() if config["stdin"] or self.tty else None
         self.replay_size = 0
+        self.replay_lost = {STDOUT: 0, STDERR: 0}
         self.exit: dict[str, Any] | None = None
         self.reap_until = 0.0
         self.done = False
@@ -321,7 +322,9 @@ class Shim:
             self.replay.append((kind, data))
             self.replay_size += len(data)
             while self.replay_size > REPLAY_LIMIT:
-                self.replay_size -= len(self.replay.popleft()[1])
+                old_kind, old = self.replay.popleft()
+                self.replay_size -= len(old)
+                self.replay_lost[old_kind] += len(old)
         return True
 
     def close_stdin(self) -> None:
@@ -414,9 +417,20 @@ class Shim:
             self.on_exec(client, request)
         elif op == "attach":
             client.mode = "attach"
-            for kind, data in self.replay or ():
-                client.frame(kind, data)
-            self.replay = None
+            client.frame(ATTACHED, b"")  # without it, the container ended before it could be attached to
+            self.send_replay(client, request.get("seen", {}))
+
+    def send_replay(self, client: Client, seen: dict[str, int]) -> None:
+        """What was printed before anybody attached, less the first bytes that the client has seen in the log."""
+        skip = {STDOUT: seen.get("stdout", 0), STDERR: seen.get("stderr", 0)}
+        for kind, lost in self.replay_lost.items():
+            skip[kind] = max(0, skip[kind] - lost)
+        for kind, data in self.replay or ():
+            cut = min(skip[kind], len(data))
+            skip[kind] -= cut
+            if data[cut:]:
+                client.frame(kind, data[cut:])
+        self.replay = None
 
     def on_exec(self, client: Client, request: dict[str, Any]) -> None:
         client.mode = "exec"

@@ -142,7 +142,7 @@ async def run_attach(channels: Channels, container: Container, options: StreamOp
     try:
         if attempt is None:
             raise ContainerGone("container is not running")
-        attachment = await attempt.attach()
+        attachment = await attempt.attach(container.recently_read())
     except ContainerGone as err:
         await channels.finish(await _show_log(channels, container, str(err)))
         return
@@ -175,9 +175,13 @@ async def _show_log(channels: Channels, container: Container, problem: str) -> O
     path = container.log_of(previous=False)
     if path is None or container.attempt is None or not container.attempt.interactive:
         return failure_status(problem)
+    seen = container.recently_read()
     for stream, channel in (("stdout", ch.STDOUT), ("stderr", ch.STDERR)):
+        skip = seen.get(stream, 0)
         async for chunk in read_log(path, LogQuery(stream=stream), lambda: True):
-            await channels.send(channel, chunk)
+            if chunk[skip:]:
+                await channels.send(channel, chunk[skip:])
+            skip = max(0, skip - len(chunk))
     return exit_status(0)
 
 
