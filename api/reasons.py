@@ -56,6 +56,8 @@ class Reason(StrEnum):
     DISTRIBUTED_NOT_SUPPORTED = "DistributedNotSupported"  # preset
     INSTANCE_TYPE_NEEDED = "InstanceTypeNeeded"  # labels
     KIND_TOGGLED = "InvalidToggle"  # field
+    NODE_MISMATCH = "NodeMismatch"  # node, machine
+    MACHINE_DELETING = "MachineDeleting"  # machine
     CONTAINER_START_FAILED = "ContainerStartFailed"  # pod, message
     REPLICAS_REFUSED = "ReplicasRefused"  # message
     # -- upstream's own words, which scripts of the seed's era match on
@@ -111,6 +113,8 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.DISTRIBUTED_NOT_SUPPORTED: "This release does not spread preset {preset} over several nodes yet",
     Reason.INSTANCE_TYPE_NEEDED: "No node matches {labels}, and resource.instanceType is absent",
     Reason.KIND_TOGGLED: "{field} field cannot be toggled once set",
+    Reason.NODE_MISMATCH: "Node {node} of Machine {machine} does not have the workspace's labels or instance type",
+    Reason.MACHINE_DELETING: "Machine {machine} is being deleted, and its replacement follows",
     Reason.CONTAINER_START_FAILED: "Pod {pod} cannot start its container: {message}",
     Reason.REPLICAS_REFUSED: "The pods could not be created: {message}",
     Reason.CREATE_MACHINE_PENDING: "creating {count} machines",
@@ -143,6 +147,7 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.ADAPTERS_NOT_SUPPORTED: "Remove inference.adapters to serve the model alone",
     Reason.DISTRIBUTED_NOT_SUPPORTED: "Choose a model that fits one node, or an instance type with more GPUs",
     Reason.INSTANCE_TYPE_NEEDED: "Set resource.instanceType, or label nodes that you have",
+    Reason.NODE_MISMATCH: "Undo the change, or delete the Machine to have a new one made",
     Reason.KIND_TOGGLED: "Give this one another name, or delete the workspace first",
     Reason.TUNING_NOT_SUPPORTED: "Use an inference workspace for now",
 }

@@ -29,6 +29,7 @@ _PROGRESS = frozenset(
         Reason.CREATE_MACHINE_PENDING,
         Reason.DELETING,
         Reason.MACHINE_CREATING,
+        Reason.MACHINE_DELETING,
         Reason.MACHINE_NOT_REGISTERED,
         Reason.NODES_PENDING,
         Reason.POD_PENDING,

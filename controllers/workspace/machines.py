@@ -11,9 +11,11 @@ from api.conditions import (
     MACHINE_INITIALIZED,
     MACHINE_LAUNCHED,
     MACHINE_REGISTERED,
+    READY,
     Status,
     conditions_of,
     find,
+    is_true,
 )
 from api.reasons import Cause, Reason
 from controllers.resources import MACHINES
@@ -70,21 +72,22 @@ def blocking_failure(machines: tuple[Obj, ...]) -> Why | None:
 
 
 def progress(machine: Obj) -> Why:
-    """How far a Machine has come that is not refused."""
+    """How far a Machine has come that is not refused, or why its node cannot be used."""
+    name = machine["metadata"]["name"]
+    if machine["metadata"].get("deletionTimestamp"):
+        return Why.of(Cause(Reason.MACHINE_DELETING, {"machine": name}))
     conditions = conditions_of(machine)
-    facts = {"machine": machine["metadata"]["name"]}
-    if _true(machine, MACHINE_REGISTERED):
-        initialized = find(conditions, MACHINE_INITIALIZED)
-        if initialized is not None and initialized.status != Status.TRUE and initialized.reason:
-            return Why(initialized.reason, f"Machine {facts['machine']}: {initialized.message}")
-        ready = find(conditions, "Ready")
-        if ready is not None and ready.status != Status.TRUE and ready.reason:
-            return Why(ready.reason, f"Machine {facts['machine']}: {ready.message}")
-        node = str((machine.get("status") or {}).get("nodeName") or "")
-        return Why.of(Cause(Reason.NODE_NOT_READY, {"node": node}))
-    if _true(machine, MACHINE_LAUNCHED):
-        return Why.of(Cause(Reason.MACHINE_NOT_REGISTERED, facts))
-    return Why.of(Cause(Reason.MACHINE_CREATING, facts | {"instance_type": instance_type(machine)}))
+    if not is_true(conditions, MACHINE_LAUNCHED):
+        facts = {"machine": name, "instance_type": instance_type(machine)}
+        return Why.of(Cause(Reason.MACHINE_CREATING, facts))
+    if not is_true(conditions, MACHINE_REGISTERED):
+        return Why.of(Cause(Reason.MACHINE_NOT_REGISTERED, {"machine": name}))
+    for kind in (MACHINE_INITIALIZED, READY):
+        found = find(conditions, kind)
+        if found is not None and found.status != Status.TRUE and found.reason:
+            return Why(found.reason, f"Machine {name}: {found.message or found.reason}")
+    node = str((machine.get("status") or {}).get("nodeName") or "")
+    return Why.of(Cause(Reason.NODE_MISMATCH, {"node": node, "machine": name}))
 
 
 def instance_type(machine: Obj) -> str:
@@ -93,8 +96,3 @@ def instance_type(machine: Obj) -> str:
         if requirement.get("key") == keys.INSTANCE_TYPE_LABEL and requirement.get("values"):
             return str(requirement["values"][0])
     return "unknown"
-
-
-def _true(machine: Obj, type_: str) -> bool:
-    found = find(conditions_of(machine), type_)
-    return found is not None and found.status == Status.TRUE

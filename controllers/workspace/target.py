@@ -48,19 +48,19 @@ def target_of(obs: Observation) -> Target | Cause:
     workspace = obs.workspace
     if workspace is None:
         return Cause(Reason.INVALID_SPEC, {"problems": obs.problem})
-    if workspace.tuning is not None:
-        # With a webhook this edit is refused; without one, what runs must not be torn down by it.
-        if obs.owns(obs.deployment):
-            return Cause(Reason.KIND_TOGGLED, {"field": "inference"})
-        return Cause(Reason.TUNING_NOT_SUPPORTED)
     inference = workspace.inference
-    name = inference.preset.name if inference and inference.preset else ""
+    if workspace.tuning is not None and inference is None and obs.owns(obs.deployment):
+        # With a webhook this edit is refused; without one, what runs must not be torn down by it.
+        return Cause(Reason.KIND_TOGGLED, {"field": "inference"})
+    name = workspace.preset.name if workspace.preset else ""
     try:
         preset = catalog.preset(name) if name else None
     except UnknownPreset as error:
         return Cause(Reason.UNKNOWN_PRESET, {"preset": name}, error.next_step)
     if problems := validate_create(obs.obj):
         return Cause(Reason.INVALID_SPEC, {"problems": "; ".join(str(item) for item in problems)})
+    if workspace.tuning is not None:
+        return Cause(Reason.TUNING_NOT_SUPPORTED)
     labels = workspace.resource.label_selector.as_labels()
     if inference is None or labels is None:  # the validation has refused both; this tells the type checker
         return Cause(Reason.INVALID_SPEC, {"problems": "inference and a plain labelSelector are required"})

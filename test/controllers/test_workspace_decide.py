@@ -285,6 +285,24 @@ def test_the_clouds_refusal_is_the_workspaces_reason() -> None:
             ],
             "StartupTaintsExist",
         ),
+        (
+            [
+                ("MachineLaunched", "True", "", ""),
+                ("MachineRegistered", "True", "", ""),
+                ("MachineInitialized", "True", "", ""),
+                ("Ready", "False", "NodeNotReady", "kubelet stopped"),
+            ],
+            "NodeNotReady",
+        ),
+        (
+            [
+                ("MachineLaunched", "True", "", ""),
+                ("MachineRegistered", "True", "", ""),
+                ("MachineInitialized", "True", "", ""),
+                ("Ready", "True", "", ""),
+            ],
+            "NodeMismatch",
+        ),
     ],
 )
 def test_progress_of_a_machine_is_told(conditions: list[tuple[str, str, str, str]], reason: str) -> None:
@@ -293,6 +311,14 @@ def test_progress_of_a_machine_is_told(conditions: list[tuple[str, str, str, str
 
     assert told(plan)["ResourceReady"] == ("False", reason)
     assert told(plan)["MachineReady"][0] == "Unknown"
+
+
+def test_a_machine_that_leaves_is_told_and_not_replaced_before_it_has_gone() -> None:
+    """Its name is taken until then, so the replacement waits for the deletion."""
+    plan = decide(seen(machines=(machine(metadata={"deletionTimestamp": STAMP}),)), NOW)
+
+    assert plan.actions == ()
+    assert told(plan)["ResourceReady"] == ("False", "MachineDeleting")
 
 
 def test_without_the_machine_api_only_nodes_that_exist_are_used() -> None:
