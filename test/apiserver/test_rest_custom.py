@@ -198,9 +198,7 @@ async def test_server_side_apply(widgets: Widgets, namespace: str) -> None:
     await widgets.api.apply(widgets.v1, me, field_manager="one")
 
     with pytest.raises(Conflict) as conflict:
-        await widgets.api.apply(
-            widgets.v1, me | {"spec": {"size": 2}}, field_manager="two", force=False
-        )
+        await widgets.api.apply(widgets.v1, me | {"spec": {"size": 2}}, field_manager="two", force=False)
     taken = await widgets.api.apply(widgets.v1, me | {"spec": {"size": 2}}, field_manager="two")
     given_up = await widgets.api.apply(widgets.v1, me | {"spec": {"size": 2}}, field_manager="one")
 

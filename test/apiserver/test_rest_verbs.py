@@ -200,9 +200,7 @@ async def test_defaults_of_a_pod(api: Client, namespace: str) -> None:
 
 async def test_a_secret_keeps_its_strings_encoded(api: Client, namespace: str) -> None:
     """stringData ends up in data, and the type has a default."""
-    made = await api.create(
-        SECRETS, {"metadata": {"name": "s"}, "stringData": {"a": "b"}}, namespace=namespace
-    )
+    made = await api.create(SECRETS, {"metadata": {"name": "s"}, "stringData": {"a": "b"}}, namespace=namespace)
 
     assert made["data"] == {"a": "Yg=="}
     assert made["type"] == "Opaque"
@@ -401,7 +399,9 @@ async def test_a_patch_can_insist_on_a_revision(api: Client, namespace: str) -> 
     """A resourceVersion inside a merge patch makes the patch conditional."""
     made = await api.create(CONFIGMAPS, config("a", k="1"), namespace=namespace)
     old = made["metadata"]["resourceVersion"]
-    await api.patch(CONFIGMAPS, "a", {"data": {"k": "2"}, "metadata": {"resourceVersion": old}}, namespace=namespace)
+    await api.patch(
+        CONFIGMAPS, "a", {"data": {"k": "2"}, "metadata": {"resourceVersion": old}}, namespace=namespace
+    )
 
     with pytest.raises(Conflict):
         conditional = {"data": {"k": "3"}, "metadata": {"resourceVersion": old}}
@@ -539,7 +539,9 @@ async def test_events_have_two_shapes(api: Client, namespace: str) -> None:
     version = group["preferredVersion"]["version"]
     path = f"/apis/events.k8s.io/{version}/namespaces/{namespace}/events"
     new = await api.request("GET", f"{path}/e")
-    chosen = await api.request("GET", f"/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.name%3Dp")
+    chosen = await api.request(
+        "GET", f"/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.name%3Dp"
+    )
 
     assert (new["note"], new["regarding"]["name"], new["deprecatedCount"]) == ("a text", "p", 3)
     assert [e["metadata"]["name"] for e in chosen["items"]] == ["e"]

@@ -207,7 +207,8 @@ async def test_many_watchers_see_the_same_order(client: Client) -> None:
     """Every watcher sees every change, in the order of revisions."""
     start = (await client.list(CONFIGMAPS, "default")).resource_version
     readers = [
-        asyncio.create_task(take(client.watch(CONFIGMAPS, "default", resource_version=start), 40)) for _ in range(10)
+        asyncio.create_task(take(client.watch(CONFIGMAPS, "default", resource_version=start), 40))
+        for _ in range(10)
     ]
     await asyncio.gather(
         *(client.create(CONFIGMAPS, config(f"c{number}"), namespace="default") for number in range(40))

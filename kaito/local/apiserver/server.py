@@ -270,9 +270,10 @@ class ApiServer:
 
 def _read_port(path: Path) -> int:
     try:
-        return int(path.read_text())
+        port = int(path.read_text())
     except (OSError, ValueError):
         return 0
+    return port if 0 < port < 65536 else 0
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
