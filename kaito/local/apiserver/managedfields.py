@@ -10,8 +10,6 @@ never changed. What must never happen: an unchanged write that changes ownership
 
 from __future__ import annotations
 
-from typing import Any
-
 from manager.types import Obj
 
 from .errors_patch import PatchError
@@ -117,7 +115,7 @@ def apply_patch(
         managers = _adopt(live, resource_type, now)
     before = managers.copy()
     current = _without_managers(live) if live is not None else {}
-    config = _writable(_typed(applied, node), resource_type, subresource)
+    config = _writable(_typed(applied, resource_type), resource_type, subresource)
     identity = Identity(manager, "Apply", resource_type.api_version, subresource or "")
 
     merged = merge(current, config, node)
@@ -125,7 +123,8 @@ def apply_patch(
     last = managers.fields.get(identity, EMPTY)
     managers.fields[identity] = owned
     if last:
-        merged = _prune(merged, managers, last, node)
+        # an empty container of the configuration stays, even if what it held before is removed
+        merged = merge(_prune(merged, managers, last, node), config, node)
     difference = compare(_zero(current, resource_type), _zero(merged, resource_type), node)
     _settle(managers, difference, identity, force=force)
     if not owned:
@@ -171,20 +170,12 @@ def _node(resource_type: ResourceType) -> Node:
     return resource_type.schema.root if resource_type.schema is not None else ANY
 
 
-def _typed(applied: Obj, node: Node) -> Obj:
-    """The configuration as its type holds it: built-in types have no nulls."""
-    if not node.builtin:
-        return applied
-    cleaned: Obj = _without_nulls(applied)
-    return cleaned
+def _typed(applied: Obj, resource_type: ResourceType) -> Obj:
+    """The configuration as the type holds it: without unknown fields, nulls and empties that would not be stored.
 
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
+    Owning what is never stored would make every apply a change.
+    """
+    return resource_type.schema.prune(applied) if resource_type.schema is not None else applied
 
 
 def _writable(config: Obj, resource_type: ResourceType, subresource: str | None) -> Obj:
