@@ -7,15 +7,15 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from manager.client import Client
-from manager.config import RestConfig
-from manager.errors import Unauthorized
-from manager.resources import NAMESPACES, SERVICEACCOUNTS
 
 from kaito.local.apiserver.auth import Identity, ServiceAccountTokens, load_tokens
 from kaito.local.apiserver.errors import ApiServerError
 from kaito.local.apiserver.server import ApiServer, StartError
 from kaito.local.pki import Authority, PkiError
+from manager.client import Client
+from manager.config import RestConfig
+from manager.errors import Unauthorized
+from manager.resources import NAMESPACES, SERVICEACCOUNTS
 
 WHOAMI = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 REVIEW = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}

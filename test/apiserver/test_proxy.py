@@ -11,12 +11,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from manager.client import Client
-from manager.errors import ApiError, BadRequest, NotFound
-from manager.resources import NODES, PODS
 
 from kaito.local.apiserver.server import ApiServer
 from kaito.local.pki import Authority
+from manager.client import Client
+from manager.errors import ApiError, BadRequest, NotFound
+from manager.resources import NODES, PODS
 
 PROTOCOL = "v5.channel.k8s.io"
 
@@ -89,7 +89,7 @@ def token(server: ApiServer) -> str:
 
 
 async def test_logs_come_from_the_pods_node(server: ApiServer, client: Client, kubelet: Kubelet) -> None:
-    """The one container is chosen, options are handed on, the agent's secret is shown, and bytes stay as they are."""
+    """The container is chosen, options are handed on, the agent's secret is shown, bytes stay as they are."""
     path = PODS.path("default", "p", "log")
     async with (
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {server.token}"}) as session,

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
+from kaito.local.apiserver.server import ApiServer
 from manager.client import Client, PatchType
 from manager.errors import ApiError, BadRequest, Conflict, Invalid, NotFound
 from manager.resources import CRDS
-from manager.types import Resource
-
-from kaito.local.apiserver.server import ApiServer
-from manager.types import Obj
+from manager.types import Obj, Resource
 
 STRUCTURE: Obj = {
     "type": "object",

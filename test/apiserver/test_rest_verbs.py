@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+
 from manager.client import Client, PatchType
 from manager.errors import ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound
 from manager.resources import (
@@ -20,7 +21,6 @@ from manager.resources import (
     SECRETS,
     SERVICES,
 )
-
 from manager.types import Obj
 
 
@@ -171,7 +171,7 @@ async def test_defaults_of_a_deployment(api: Client, namespace: str) -> None:
 
 
 async def test_defaults_of_a_pod(api: Client, namespace: str) -> None:
-    """A pod is Pending, has a QoS class, tolerates a node that is away for five minutes, and probes have limits."""
+    """A pod is Pending, has a QoS class, tolerates an absent node for five minutes, and probes have limits."""
     wanted = pod("p")
     wanted["spec"]["containers"][0] |= {
         "resources": {"limits": {"cpu": "1"}},

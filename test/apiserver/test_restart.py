@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from kaito.local.cluster import read_kubeconfig
 from manager.client import Client, WatchEvent
 from manager.config import RestConfig
 from manager.errors import ApiError, ConnectionFailed
 from manager.resources import CONFIGMAPS
-
-from kaito.local.cluster import read_kubeconfig
 
 START_SECONDS = 30.0
 
@@ -85,7 +85,7 @@ async def collect(watch: AsyncIterator[WatchEvent], into: list[WatchEvent]) -> N
     try:
         async for event in watch:
             if event.type != "BOOKMARK":
-                into.append(event)
+                into.append(event)  # noqa: PERF401 - what came before the break counts
     except ConnectionFailed:
         return
 
@@ -161,7 +161,7 @@ def failure(folder: Path, *more: str) -> str:
 
 
 def test_a_folder_serves_one_process(tmp_path: Path) -> None:
-    """A second server on the same folder is refused with the first one's process id; a leftover lock is no hindrance."""
+    """A second server on the same folder is refused and told who has it; a leftover lock is no hindrance."""
     with started(tmp_path) as process:
         message = failure(tmp_path, "--port=0")
         assert f"in use by process {process.pid}" in message

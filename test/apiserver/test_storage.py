@@ -139,7 +139,7 @@ def test_a_file_that_is_no_database_is_named_with_the_way_out(tmp_path: Path) ->
     path = tmp_path / "state.db"
     path.write_bytes(b"this is no database" * 100)
 
-    with pytest.raises(StorageDamaged, match="mv .*state.db.*broken"):
+    with pytest.raises(StorageDamaged, match=r"mv .*state\.db.*broken"):
         Storage(path)
 
     assert path.read_bytes().startswith(b"this is no database")

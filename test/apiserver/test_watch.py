@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from manager.client import Client, WatchEvent
-from manager.errors import ApiError, Gone
-from manager.resources import CONFIGMAPS
 
 from kaito.local.apiserver.handlers import Handlers
 from kaito.local.apiserver.server import ApiServer
+from manager.client import Client, WatchEvent
+from manager.errors import ApiError, Gone
+from manager.resources import CONFIGMAPS
 from manager.types import Obj
 
 

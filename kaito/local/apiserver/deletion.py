@@ -130,7 +130,7 @@ def _grace(resource: ResourceType, obj: Obj, options: DeleteOptions) -> int:
 
 def _collector_finalizers(resource: ResourceType, meta: Obj, options: DeleteOptions) -> bool:
     """Add or remove the garbage collector's finalizers as the propagation policy wants."""
-    before = list(meta.get("finalizers") or ())
+    before: list[str] = list(meta.get("finalizers") or [])
     kept = [name for name in before if name not in (_FOREGROUND, _ORPHAN)]
     policy = options.propagation
     if not policy and options.orphan is not None:

@@ -53,7 +53,10 @@ def negotiate(accept: str) -> Shape:
     for clause in accept.split(","):
         media, _, rest = clause.strip().partition(";")
         media = media.strip().lower()
-        parameters = dict(part.strip().partition("=")[::2] for part in rest.split(";") if "=" in part)
+        parameters: dict[str, str] = {}
+        for part in rest.split(";"):
+            key, _, value = part.strip().partition("=")
+            parameters[key] = value
         if media in ("application/json", "*/*", "application/*"):
             is_yaml = False
         elif media in ("application/yaml", "application/vnd.kubernetes.yaml"):

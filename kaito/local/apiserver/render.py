@@ -30,7 +30,7 @@ class Renderer:
 
     def __init__(self, shape: Shape, include: str, now: dt.datetime) -> None:
         self.shape = shape
-        self._include = cast("Include", include if include in ("None", "Object") else "Metadata")
+        self._include: Include = cast("Include", include if include in ("None", "Object") else "Metadata")
         self._now = now
 
     def object(self, resource: ResourceType, obj: Obj, raw: bytes | None = None) -> bytes:
