@@ -20,43 +20,16 @@ from manager.types import Obj
 
 from .builtin import subresource
 from .definitions import DELETE_OPTIONS, KUBERNETES_VERSION, OBJECT_META, REF_PREFIX, definition_name, definitions
+from .openapi_paths import gvk_of, paths_of, schema_name
 from .registry import Registry, ResourceType
 
 _INFO = {"title": "Kubernetes", "version": f"v{KUBERNETES_VERSION}"}
 _GVK = "x-kubernetes-group-version-kind"
-_PATCH_TYPES = (
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-)
-_QUERY = {
-    "pretty": "If 'true', the output is indented.",
-    "dryRun": "With 'All', the request runs through every stage and nothing is stored.",
-    "fieldManager": "The name of whoever makes this change, for metadata.managedFields.",
-    "fieldValidation": "What to do about unknown or duplicate fields: Ignore, Warn or Strict.",
-    "force": "Take over fields that other managers own (apply patches only).",
-}
 _INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 
 
 # ---------------------------------------------------------------------- schemas
-
-
-def _reverse_domain(resource_type: ResourceType) -> str:
-    """``sh.kaito.v1alpha1.Workspace``: the schema name of a custom resource."""
-    return ".".join([*reversed(resource_type.group.split(".")), resource_type.version, resource_type.kind])
-
-
-def _schema_name(resource_type: ResourceType) -> str:
-    if resource_type.is_crd:
-        return _reverse_domain(resource_type)
-    return definition_name(resource_type.group, resource_type.version, resource_type.kind) or ""
-
-
-def _gvk(resource_type: ResourceType, kind: str = "") -> Obj:
-    return {"group": resource_type.group, "version": resource_type.version, "kind": kind or resource_type.kind}
 
 
 def _references(raw: Any) -> Iterator[str]:
@@ -143,7 +116,7 @@ def _custom(resource_type: ResourceType, prefix: str) -> Obj:
     }
     meta = {"$ref": prefix + OBJECT_META}
     properties["metadata"] = {"allOf": [meta]} if prefix.startswith("#/components") else meta
-    schema: Obj = {**raw, "type": "object", "properties": properties, _GVK: [_gvk(resource_type)]}
+    schema: Obj = {**raw, "type": "object", "properties": properties, _GVK: [gvk_of(resource_type)]}
     if not prefix.startswith("#/components"):
         schema = _as_swagger(schema)
     return schema
@@ -176,9 +149,9 @@ def _list_schema(resource_type: ResourceType, prefix: str) -> Obj:
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"$ref": prefix + "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"},
-            "items": {"type": "array", "items": {"$ref": prefix + _schema_name(resource_type)}},
+            "items": {"type": "array", "items": {"$ref": prefix + schema_name(resource_type)}},
         },
-        _GVK: [_gvk(resource_type, resource_type.list_kind)],
+        _GVK: [gvk_of(resource_type, resource_type.list_kind)],
     }
 
 
@@ -187,10 +160,10 @@ def _schemas(types: list[ResourceType], prefix: str) -> Obj:
     wanted = {OBJECT_META, DELETE_OPTIONS, "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"}
     found: Obj = {}
     for one in types:
-        wanted.add(_schema_name(one))
+        wanted.add(schema_name(one))
         if one.is_crd:
-            found[_schema_name(one)] = _custom(one, prefix)
-            found[_schema_name(one) + "List"] = _list_schema(one, prefix)
+            found[schema_name(one)] = _custom(one, prefix)
+            found[schema_name(one) + "List"] = _list_schema(one, prefix)
         else:
             wanted.add(definition_name(one.group, one.version, one.list_kind) or OBJECT_META)
     for one in types:
@@ -201,103 +174,6 @@ def _schemas(types: list[ResourceType], prefix: str) -> Obj:
     return dict(sorted(found.items()))
 
 
-# ---------------------------------------------------------------------- paths
-
-
-def _parameter(name: str, *, v3: bool, where: str = "query", required: bool = False) -> Obj:
-    kind: Obj = {"type": "boolean"} if name == "force" else {"type": "string"}
-    if name in _QUERY and where == "query":
-        kind["uniqueItems"] = True
-    base: Obj = {"name": name, "in": where, "description": _QUERY.get(name, f"The {name} of the object.")}
-    if required:
-        base["required"] = True
-    return {**base, "schema": kind} if v3 else {**base, **kind}
-
-
-_QUERY_OF = {
-    "create": ("dryRun", "fieldManager", "fieldValidation"),
-    "update": ("dryRun", "fieldManager", "fieldValidation"),
-    "patch": ("dryRun", "fieldManager", "fieldValidation", "force"),
-    "delete": ("dryRun",),
-    "deletecollection": ("dryRun",),
-}
-_ACTIONS = {"create": "post", "update": "put", "deletecollection": "delete", "patch": "patch"}
-_METHODS = {
-    "get": "get",
-    "list": "get",
-    "create": "post",
-    "update": "put",
-    "patch": "patch",
-    "delete": "delete",
-    "deletecollection": "delete",
-}
-
-
-def _operation(resource_type: ResourceType, verb: str, schema: str, gvk: Obj, scope: str, *, v3: bool) -> Obj:
-    prefix = "#/components/schemas/" if v3 else "#/definitions/"
-    ref = {"$ref": prefix + schema}
-    group = "".join(part.capitalize() for part in (resource_type.group or "core").split(".")[:1])
-    operation: Obj = {
-        "operationId": f"{verb}{group}{resource_type.version.capitalize()}{scope}{gvk['kind']}",
-        "parameters": [_parameter(name, v3=v3) for name in _QUERY_OF.get(verb, ())],
-        "responses": {"200": {"description": "OK"}},
-        "x-kubernetes-action": _ACTIONS.get(verb, verb),
-        _GVK: gvk,
-    }
-    if v3:
-        operation["responses"]["200"]["content"] = {"application/json": {"schema": ref}}
-    else:
-        operation["responses"]["200"]["schema"] = ref
-        operation["consumes"] = list(_PATCH_TYPES) if verb == "patch" else ["application/json"]
-        operation["produces"] = ["application/json"]
-    if verb in ("create", "update", "patch"):
-        body = {"$ref": prefix + "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"} if verb == "patch" else ref
-        if v3:
-            media = _PATCH_TYPES if verb == "patch" else ("application/json",)
-            operation["requestBody"] = {"content": {one: {"schema": body} for one in media}, "required": True}
-        else:
-            operation["parameters"].insert(0, {"name": "body", "in": "body", "required": True, "schema": body})
-    return operation
-
-
-def _paths(types: list[ResourceType], *, v3: bool) -> Obj:
-    paths: Obj = {}
-    for one in types:
-        root = f"/apis/{one.group}/{one.version}" if one.group else f"/api/{one.version}"
-        scope = "Namespaced" if one.namespaced else ""
-        base = f"{root}/namespaces/{{namespace}}/{one.plural}" if one.namespaced else f"{root}/{one.plural}"
-        space = [_parameter("namespace", v3=v3, where="path", required=True)] if one.namespaced else []
-        name = [_parameter("name", v3=v3, where="path", required=True)]
-        schema, gvk = _schema_name(one), _gvk(one)
-
-        def item(verbs: tuple[str, ...], parameters: list[Obj], schema: str, gvk: Obj, scope: str) -> Obj:
-            found: Obj = {
-                _METHODS[verb]: _operation(one, verb, schema, gvk, scope, v3=v3)  # noqa: B023 - used at once
-                for verb in verbs
-            }
-            return {**found, "parameters": parameters}
-
-        collection = tuple(verb for verb in ("list", "create", "deletecollection") if verb in one.verbs)
-        paths[base] = item(collection, space, schema, gvk, scope)
-        if one.namespaced and "list" in one.verbs:
-            paths[f"{root}/{one.plural}"] = item(("list",), [], schema, gvk, "AllNamespaces")
-        verbs = tuple(verb for verb in ("get", "update", "patch", "delete") if verb in one.verbs)
-        if verbs:
-            paths[f"{base}/{{name}}"] = item(verbs, name + space, schema, gvk, scope)
-        for sub in sorted(one.subresources):
-            answer = subresource(one.plural, sub)
-            below_gvk = {"group": answer.group, "version": answer.version, "kind": answer.kind}
-            below_schema = definition_name(answer.group, answer.version, answer.kind) or schema
-            paths[f"{base}/{{name}}/{sub}"] = item(
-                tuple(verb for verb in answer.verbs if verb in _METHODS),
-                name + space,
-                below_schema,
-                below_gvk if answer.kind else gvk,
-                f"{scope}{sub.capitalize()}",
-            )
-    return paths
-
-
 # ---------------------------------------------------------------------- documents
 
 
@@ -306,7 +182,7 @@ def v2(registry: Registry) -> Obj:
     types = registry.all()
     found = _schemas(types, "#/definitions/")
     found.setdefault("io.k8s.apimachinery.pkg.apis.meta.v1.Patch", {"type": "object", "description": "A patch."})
-    return {"swagger": "2.0", "info": _INFO, "paths": _paths(types, v3=False), "definitions": found}
+    return {"swagger": "2.0", "info": _INFO, "paths": paths_of(types, v3=False), "definitions": found}
 
 
 def v3_index(registry: Registry) -> Obj:
@@ -347,6 +223,6 @@ def v3_document(registry: Registry, group_version: str) -> Obj | None:
     return {
         "openapi": "3.0.0",
         "info": _INFO,
-        "paths": _paths(types, v3=True),
+        "paths": paths_of(types, v3=True),
         "components": {"schemas": found},
     }
