@@ -24,13 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from manager.client import Client
-from manager.config import RestConfig
-from manager.errors import ManagerError
-
 from kaito.console import note, out, step
 from kaito.errors import CliError
 from kaito.local.supervisor import Child, ChildFailed, Supervisor
+from manager.client import Client
+from manager.config import RestConfig
+from manager.errors import ManagerError
 
 HOST = "127.0.0.1"
 _SAMPLE = "config/samples/1-phi-3-inference.yaml"
@@ -102,6 +101,10 @@ class Cluster:
         """How to reach the API server as the administrator, from the kubeconfig that it wrote."""
         return read_kubeconfig(self.kubeconfig)
 
+    def write_node_token(self) -> None:
+        """The secret that the API server and the operator show to the node agent; kept if it is there."""
+        _write_secret(self.node_token)
+
     # -------------------------------------------------------------- the three processes
 
     def apiserver(self) -> Child:
@@ -147,12 +150,13 @@ class Cluster:
         ]
         return Child("operator", argv, self.logs / "operator.log", self._operator_ready)
 
-    async def install_crds(self) -> None:
+    async def install_crds(self, config: RestConfig | None = None) -> None:
         """Apply the custom resource definitions and wait until they are served."""
         from api.crds import crds
+
         from manager.resources import CRDS
 
-        async with Client(self.rest_config(), field_manager="kaito-up") as client:
+        async with Client(config or self.rest_config(), field_manager="kaito-up") as client:
             for crd in crds():
                 await client.apply(CRDS, crd)
             for crd in crds():
@@ -188,8 +192,8 @@ async def running(options: Options) -> AsyncIterator[Cluster]:
         CliError: the folder is in use by another cluster, a port is taken, or a process did not start.
     """
     with _locked(options.home):
-        cluster = Cluster(options, _ports(options))
-        _write_secret(cluster.node_token)
+        cluster = Cluster(options, choose_ports(options))
+        cluster.write_node_token()
         try:
             with step("API server answers"):
                 await cluster.supervisor.start(cluster.apiserver())
@@ -343,7 +347,7 @@ def _read_pid(home: Path) -> int | None:
         return None
 
 
-def _ports(options: Options) -> Ports:
+def choose_ports(options: Options) -> Ports:
     """The ports of this folder's cluster: those of last time where they are still free, else new ones.
 
     Raises:
