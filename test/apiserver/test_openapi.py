@@ -82,6 +82,16 @@ def test_kubectl_finds_that_the_server_validates_and_dry_runs(registry: Registry
         assert {"fieldValidation", "dryRun", "fieldManager", "force"} <= names
 
 
+def test_strategic_merge_is_offered_for_built_in_kinds_only(registry: Registry) -> None:
+    """kubectl sends the patch type that the document lists, and custom resources take no strategic merge."""
+    strategic = "application/strategic-merge-patch+json"
+    for name, kind, offered in (("apis/apps/v1", "Deployment", True), ("apis/ex.io/v1", "Thing", False)):
+        document = openapi.v3_document(registry, name)
+        assert document is not None
+        assert (strategic in patches(document, kind)[0]["requestBody"]["content"]) == offered
+        assert (strategic in patches(openapi.v2(registry), kind)[0]["consumes"]) == offered
+
+
 @pytest.mark.parametrize("name", ["apis/apps/v1", "api/v1", "apis/ex.io/v1", "apis/apiextensions.k8s.io/v1"])
 def test_every_reference_of_a_document_leads_somewhere(registry: Registry, name: str) -> None:
     """No $ref dangles: clients resolve all of them before they look at anything."""

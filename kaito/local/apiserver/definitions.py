@@ -52,7 +52,7 @@ def definitions() -> dict[str, Obj]:
 
 @lru_cache(maxsize=1)
 def _names() -> dict[tuple[str, str, str], str]:
-    names = {}
+    names: dict[tuple[str, str, str], str] = {}
     for name, raw in definitions().items():
         for gvk in raw.get("x-kubernetes-group-version-kind") or ():
             names.setdefault((gvk["group"], gvk["version"], gvk["kind"]), name)

@@ -17,12 +17,13 @@ from .registry import ResourceType
 
 GVK = "x-kubernetes-group-version-kind"
 _PATCH = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
-_PATCH_TYPES = (
+_CUSTOM_PATCHES = (
     "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
 )
+# kubectl sends a strategic merge wherever a document lists it; custom resources do not take one
+_BUILTIN_PATCHES = (*_CUSTOM_PATCHES, "application/strategic-merge-patch+json")
 _DESCRIPTIONS = {
     "dryRun": "With 'All', the request runs through every stage and nothing is stored.",
     "fieldManager": "The name of whoever makes this change, for metadata.managedFields.",
@@ -68,6 +69,7 @@ class _Target:
     schema: str
     gvk: Obj
     name: str  # of the operation, after its verb
+    patches: tuple[str, ...]  # media types of PATCH
 
 
 def paths_of(types: Iterable[ResourceType], *, v3: bool) -> Obj:
@@ -80,10 +82,11 @@ def paths_of(types: Iterable[ResourceType], *, v3: bool) -> Obj:
         named = [_variable("name", v3=v3), *space]
         prefix = _operation_prefix(one)
         scope = "Namespaced" if one.namespaced else ""
-        main = _Target(schema_name(one), gvk_of(one), f"{prefix}{scope}{one.kind}")
+        patches = _CUSTOM_PATCHES if one.is_crd else _BUILTIN_PATCHES
+        main = _Target(schema_name(one), gvk_of(one), f"{prefix}{scope}{one.kind}", patches)
         _add(paths, base, _only(one.verbs, "list", "create", "deletecollection"), main, space, v3=v3)
         if one.namespaced:
-            everywhere = _Target(main.schema, main.gvk, f"{prefix}{one.kind}ForAllNamespaces")
+            everywhere = _Target(main.schema, main.gvk, f"{prefix}{one.kind}ForAllNamespaces", patches)
             _add(paths, f"{root}/{one.plural}", _only(one.verbs, "list"), everywhere, [], v3=v3)
         _add(paths, f"{base}/{{name}}", _only(one.verbs, "get", "update", "patch", "delete"), main, named, v3=v3)
         for sub in sorted(one.subresources):
@@ -94,7 +97,7 @@ def paths_of(types: Iterable[ResourceType], *, v3: bool) -> Obj:
                 else main.gvk
             )
             schema = definition_name(gvk["group"], gvk["version"], gvk["kind"]) or main.schema
-            below = _Target(schema, gvk, f"{main.name}{sub.capitalize()}")
+            below = _Target(schema, gvk, f"{main.name}{sub.capitalize()}", patches)
             _add(paths, f"{base}/{{name}}/{sub}", answer.verbs, below, named, v3=v3)
     return paths
 
@@ -141,12 +144,12 @@ def _operation(verb: str, target: _Target, *, v3: bool) -> Obj:
         operation["responses"]["200"]["content"] = {"application/json": {"schema": ref}}
     else:
         operation["responses"]["200"]["schema"] = ref
-        operation["consumes"] = list(_PATCH_TYPES) if verb == "patch" else ["application/json"]
+        operation["consumes"] = list(target.patches) if verb == "patch" else ["application/json"]
         operation["produces"] = ["application/json"]
     if verb in ("create", "update", "patch"):
         body = {"$ref": prefix + _PATCH} if verb == "patch" else ref
         if v3:
-            media = _PATCH_TYPES if verb == "patch" else ("application/json",)
+            media = target.patches if verb == "patch" else ("application/json",)
             operation["requestBody"] = {"content": {one: {"schema": body} for one in media}, "required": True}
         else:
             operation["parameters"].insert(0, {"name": "body", "in": "body", "required": True, "schema": body})
