@@ -15,9 +15,9 @@ from typing import Any
 from manager.types import Obj
 
 from .crd_rules import validate_crd
-from .decoding import decode_error
 from .definitions import definition_name
 from .fielderrors import FieldError
+from .godecode import decode_error
 from .structure import ANY, MISSING, Node, crd_root, definition_node
 from .values import validate_value
 
