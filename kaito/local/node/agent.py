@@ -83,7 +83,7 @@ class Options:
     shutdown_grace: float = 15.0
     orphan_seconds: float = 30.0
     keep: bool = False
-    proxy: bool = True
+    node_name: str = BASE_NODE
 
 
 class Agent:
@@ -100,6 +100,7 @@ class Agent:
         self._workers: dict[str, PodWorker] = {}
         self._keepers: dict[str, tuple[NodeKeeper, asyncio.Task[None]]] = {}
         self._nodes: set[str] = set()
+        self._left: set[str] = set()  # nodes that were ours: pods still bound to them are ended
         self._host: Host | None = None
         self._pods: Informer | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -194,11 +195,11 @@ class Agent:
             await self._main(group, host, cloud)
 
     async def _main(self, group: asyncio.TaskGroup, host: Host, cloud: Cloud) -> None:
-        spec = NodeSpec(BASE_NODE, self._capacity, self.kubelet_port, permanent=True)
+        spec = NodeSpec(self.options.node_name, self._capacity, self.kubelet_port, permanent=True)
         await self._join(spec)
         self.ready.set()
         log.info(
-            "node is ready node=%s kubelet=%s instances=%s", BASE_NODE, self.kubelet_port, self.instances_port
+            "node is ready node=%s kubelet=%s instances=%s", spec.name, self.kubelet_port, self.instances_port
         )
         self._pods = self._cache.informer(PODS)
         configs = {"ConfigMap": self._cache.informer(CONFIGMAPS), "Secret": self._cache.informer(SECRETS)}
@@ -206,8 +207,7 @@ class Agent:
             informer.add_handler(partial(self._config_event, kind))
         group.create_task(self._cache.run(), name="cache")
         group.create_task(cloud.run(self._instance_joins, self._instance_leaves), name="cloud")
-        if self.options.proxy:
-            group.create_task(ServiceProxy(self._client, self._cache, self._recorder).run(), name="proxy")
+        group.create_task(ServiceProxy(self._client, self._cache, self._recorder).run(), name="proxy")
         await self._pods.wait_synced()
         await self._sweep(host)
         self._pods.add_handler(self._pod_event)
@@ -248,13 +248,16 @@ class Agent:
             return
         assert self._group is not None and self._host is not None  # noqa: S101, PT018 - run() set them
         uid = str(pod["metadata"]["uid"])
-        if uid in self._workers:
-            self._workers[uid].update(pod)
-            return
-        worker = PodWorker(self._host, pod)
-        self._workers[uid] = worker
-        task = self._group.create_task(worker.run(), name=f"pod {worker.key}")
-        task.add_done_callback(lambda _task: self._workers.pop(uid, None))
+        worker = self._workers.get(uid)
+        if worker is None:
+            worker = PodWorker(self._host, pod)
+            self._workers[uid] = worker
+            task = self._group.create_task(worker.run(), name=f"pod {worker.key}")
+            task.add_done_callback(lambda _task: self._workers.pop(uid, None))
+        else:
+            worker.update(pod)
+        if pod["spec"]["nodeName"] in self._left:
+            worker.evict(_LEAVE_GRACE)
 
     def _config_event(self, kind: str, event: Event) -> None:
         obj = event.new if isinstance(event, Updated) else event.obj
@@ -304,6 +307,8 @@ class Agent:
     def _play(self, node: str) -> None:
         """From now on this node's pods are ours, those included that were bound to it before."""
         self._nodes.add(node)
+        if node in self._keepers:
+            self._left.discard(node)
         if self._pods is not None and self._pods.has_synced:
             for pod in self._pods.store.list():
                 if pod["spec"].get("nodeName") == node:
@@ -314,23 +319,22 @@ class Agent:
         log.info("simulated node is ready node=%s type=%s", instance["nodeName"], instance["instanceType"])
 
     async def _instance_leaves(self, instance: Obj) -> None:
-        """The machine is taken away: its containers, its pods and its Node go with it."""
+        """The machine is taken away: its Node, its containers and its pods go with it.
+
+        The Node goes first, so that nothing is scheduled to it; a pod that was bound at that very moment is ended
+        when it shows up (`_take`).
+        """
         name = instance["nodeName"]
         assert self._pods is not None  # noqa: S101 - set by _main
         await self._pods.wait_synced()
-        self._play(name)  # an agent that has just started may not have met its pods
-        on_node = [w for w in self._workers.values() if w.pod["spec"].get("nodeName") == name]
-        for worker in on_node:
-            worker.evict(_LEAVE_GRACE)
-        while any(w.uid in self._workers for w in on_node):
-            await asyncio.sleep(0.05)
-        entry = self._keepers.get(name)
-        keeper = entry[0] if entry else NodeKeeper(self._client, instance_node(instance, {}, 0), time.time)
+        entry = self._keepers.pop(name, None)
         if entry:
             entry[1].cancel()
-        await keeper.remove()
-        self._keepers.pop(name, None)
-        self._nodes.discard(name)
+        await NodeKeeper(self._client, instance_node(instance, {}, 0), time.time).remove()
+        self._left.add(name)
+        self._play(name)  # an agent that has just started may not have met its pods
+        while any(w.pod["spec"].get("nodeName") == name for w in self._workers.values()):
+            await asyncio.sleep(0.05)
         log.info("simulated node is gone node=%s", name)
 
 

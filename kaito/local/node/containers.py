@@ -176,9 +176,10 @@ class Container:
         self._image_backoff = BackOff()
         number = self.attempt.number + 1 if self.attempt else 0
         attempt = Attempt(self._runs / str(number), number, self._wake)
+        if problem := unsupported(self.spec):
+            self._failed("CreateContainerConfigError", problem, now)
+            return
         try:
-            if problem := unsupported(self.spec):
-                raise ConfigMissing(problem)
             config = self._config(image, facts, places, lookup, attempt)
         except (ConfigMissing, MountFailed) as err:
             self._failed("CreateContainerConfigError", str(err), now)

@@ -104,8 +104,8 @@ async def read_log(
 ) -> AsyncIterator[bytes]:
     """The log as the query wants it; with `follow` until `ended()` is true and everything was read.
 
-    `ended` is asked before the last read, so that nothing written before the end is lost. `tally` counts the bytes of
-    each stream that were read.
+    `ended` is asked before the last read, so that nothing written before the end is lost. `tally` counts the bytes
+    of each stream that were read.
     """
     chosen = _Filter(query, tally)
     # The file is opened before old lines are read: what is appended meanwhile is found in it afterwards.

@@ -210,7 +210,11 @@ class NodeKeeper:
                 )
 
     async def remove(self) -> None:
-        """Delete the Node and its lease."""
+        """Delete the Node and its lease; a Node that a finalizer keeps takes no more pods."""
+        try:
+            await self._client.patch(NODES, self.spec.name, {"spec": {"unschedulable": True}})
+        except NotFound:
+            pass
         for resource, namespace in ((LEASES, LEASE_NAMESPACE), (NODES, None)):
             try:
                 await self._client.delete(resource, self.spec.name, namespace)

@@ -260,7 +260,7 @@ class Attempt:
         if "error" in answer:
             writer.close()
             text = answer["error"]
-            if answer.get("file", "exec") == "exec":
+            if not answer.get("file"):
                 raise ContainerGone(text)
             raise ExecFailed(f'exec: "{answer["file"]}": {text}')
         return Exec(reader, writer)

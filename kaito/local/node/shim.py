@@ -435,10 +435,14 @@ class Shim:
     def on_exec(self, client: Client, request: dict[str, Any]) -> None:
         client.mode = "exec"
         fds, client.fds = client.fds, []
+        if self.exit is not None or len(fds) != 3:
+            client.mode = "done"
+            client.send({"error": "container is not running", "file": ""})
+            for fd in fds:
+                os.close(fd)
+            return
+        first, second, third = fds
         try:
-            if self.exit is not None or len(fds) != 3:
-                raise OSError(errno.ESRCH, "container is not running", "exec")
-            first, second, third = fds
             env = {**self.config["env"], **request.get("env", {})}
             argv = request["argv"]
             client.pid = spawn(argv, env, self.config["cwd"], (first, second, third), request["tty"])

@@ -210,6 +210,7 @@ def _ready(view: PodView, phase: str, before: dict[str, Obj]) -> Obj:
         kind = gate["conditionType"]
         found = before.get(kind)
         if found is None or found.get("status") != "True":
-            text = f'the status of pod readiness gate "{kind}" is not "True", but {(found or {}).get("status", "absent")}'
+            is_ = (found or {}).get("status", "absent")
+            text = f'the status of pod readiness gate "{kind}" is not "True", but {is_}'
             return _condition("Ready", False, "ReadinessGatesNotReady", text)
     return condition

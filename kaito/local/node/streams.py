@@ -41,12 +41,9 @@ class StreamOptions:
 
 async def run_exec(channels: Channels, container: Container, argv: Sequence[str], options: StreamOptions) -> None:
     """Run a command in the container for this client."""
-    attempt = container.attempt
     try:
-        if attempt is None:
-            raise ContainerGone("container is not running")
         serve = _exec_tty if options.tty else _exec_pipes
-        status = await serve(channels, attempt, container.command(argv), options)
+        status = await serve(channels, _attempt(container), container.command(argv), options)
     except (ContainerGone, ExecFailed) as err:
         status = failure_status(f"failed to exec in container: {err}")
     await channels.finish(status)
@@ -138,11 +135,8 @@ async def _converse(
 
 async def run_attach(channels: Channels, container: Container, options: StreamOptions) -> None:
     """Connect this client to the container's own streams."""
-    attempt = container.attempt
     try:
-        if attempt is None:
-            raise ContainerGone("container is not running")
-        attachment = await attempt.attach(container.recently_read())
+        attachment = await _attempt(container).attach(container.recently_read())
     except ContainerGone as err:
         await channels.finish(await _show_log(channels, container, str(err)))
         return
@@ -169,6 +163,12 @@ async def run_attach(channels: Channels, container: Container, options: StreamOp
         attachment.close()
         await _cancel([listening, sending])
     await channels.finish(exit_status(0))
+
+
+def _attempt(container: Container) -> Attempt:
+    if container.attempt is None:
+        raise ContainerGone("container is not running")
+    return container.attempt
 
 
 async def _show_log(channels: Channels, container: Container, problem: str) -> Obj:

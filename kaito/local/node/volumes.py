@@ -237,8 +237,8 @@ def _host_path(source: Obj) -> Path:
 def write_atomically(folder: Path, files: Mapping[str, File]) -> bool:
     """Make `folder` show exactly `files`; False when it already did.
 
-    The files lie in a hidden folder that the link `..data` names; top-level links lead through `..data`. A new set is
-    complete before the link moves.
+    The files lie in a hidden folder that the link `..data` names; top-level links lead through `..data`. A new set
+    is complete before the link moves.
     """
     data = folder / "..data"
     if data.is_symlink() and _read(data) == dict(files):
