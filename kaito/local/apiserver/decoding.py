@@ -1,86 +1,91 @@
-"""Whether a Go server could decode a built-in object: the sentence with which it would refuse.
+"""From a request's body to an object of its type: kind, unknown fields, defaults, ownership.
 
-In: an object and its node. Out: one sentence, or None. A built-in kind whose field has the wrong type is a bad
-request, not an invalid object, so this comes before validation. Custom resources have Go types for their
-metadata only.
+In: a decoded body and the type of the URL. Out: an object that the server owns alone, with what the schema
+does not know reported (as fieldValidation says) and dropped, defaults filled in and the writer noted in
+managedFields; or a 400 that says what cannot be. Pure.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import Any
+import copy
 
-from .fielderrors import render
-from .formats import is_base64, is_date_time
-from .structure import ANY, Node
-from .values import fits, json_type
+from kaito.local.apiserver.defaults import apply_defaults
+from kaito.local.apiserver.errors import bad_request
+from kaito.local.apiserver.managedfields import record_update
+from kaito.local.apiserver.registry import ResourceType
+from kaito.local.apiserver.requests import Body, Options
+from manager.types import Obj
 
-_QUANTITY = re.compile(r"[+-]?(\d+|\d+\.\d*|\.\d+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?\d+)?")
-_GO_JSON = {"boolean": "bool", "integer": "number", "number": "number", "string": "string", "array": "array"}
+__all__ = ["check_fields", "check_kind", "decode", "default", "own"]
 
-
-def decode_error(value: Any, node: Node) -> str | None:
-    """Go's reason for refusing a value of a built-in type, or None. See ``Schema.decode_error``."""
-    for problem in _decode_errors(value, node, "", ""):
-        return problem
-    return None
+_STATUS_CREATED = {"Node", "PersistentVolume", "APIService"}  # their creators write the status too
 
 
-def _decode_errors(value: Any, node: Node, path: str, struct: str) -> Iterator[str]:
-    if value is None or node is ANY:
+def own(resource: ResourceType, old: Obj | None, obj: Obj, subresource: str, options: Options, now: str) -> Obj:
+    """Note who wrote what: the client's fields and defaults, not what admission or the strategy adds."""
+    if old is None and "status" in resource.subresources and resource.kind not in _STATUS_CREATED:
+        obj = {key: value for key, value in obj.items() if key != "status"}
+    return record_update(
+        old,
+        obj,
+        manager=options.field_manager,
+        resource_type=resource,
+        subresource=subresource or None,
+        now=now,
+    )
+
+
+def default(resource: ResourceType, obj: Obj) -> Obj:
+    if resource.is_crd:
+        return copy.deepcopy(resource.schema.default(obj)) if resource.schema else obj
+    apply_defaults(resource, obj)
+    return obj
+
+
+def decode(resource: ResourceType, body: Body, options: Options) -> Obj:
+    """The body as an object of the type, with unknown fields reported and dropped."""
+    obj = body.obj()
+    check_kind(resource, obj)
+    if not isinstance(obj.setdefault("metadata", {}), dict):
+        raise bad_request(f"{_cannot_handle(resource)}: metadata must be an object")
+    schema = resource.schema
+    if schema is None:
+        return obj
+    problem = schema.decode_error(obj)
+    if problem:
+        raise bad_request(f"{_cannot_handle(resource)}: {problem}")
+    check_fields(resource, obj, body.duplicates, options)
+    obj = copy.deepcopy(schema.prune(obj))
+    obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
+    obj.setdefault("metadata", {})
+    return obj
+
+
+def check_fields(resource: ResourceType, obj: Obj, duplicates: list[str], options: Options) -> None:
+    if options.field_validation == "Ignore" or resource.schema is None:
         return
-    if not node.builtin:
-        # a custom resource: only the metadata has a Go type
-        child = node.properties.get("metadata") if not path and node.embedded else None
-        if child is not None and isinstance(value, dict):
-            yield from _decode_errors(value.get("metadata"), child, "metadata", "")
+    problems = [*duplicates, *resource.schema.decode_problems(obj)]
+    if not problems:
         return
-    if node.quantity and isinstance(value, str):
-        if not _QUANTITY.fullmatch(value):
-            yield ("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
-        return
-    if not fits(value, node) and not node.loose:
-        yield _unmarshal(value, node, path, struct)
-        return
-    if isinstance(value, dict):
-        for key, item in value.items():
-            child = node.field(key)
-            if child is not None:
-                yield from _decode_errors(item, child, f"{path}.{key}" if path else key, node.name or struct)
-    elif isinstance(value, list) and node.items is not None:
-        for item in value:
-            yield from _decode_errors(item, node.items, path, struct)
-    elif isinstance(value, str) and node.format == "date-time" and not is_date_time(value):
-        yield (f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"')
-    elif isinstance(value, str) and node.format == "byte" and not is_base64(value):
-        yield "illegal base64 data at input byte 0"
+    if options.field_validation == "Strict":
+        raise bad_request(f"{_cannot_handle(resource)}: strict decoding error: {', '.join(problems)}")
+    options.warnings += [problem for problem in problems if problem not in options.warnings]
 
 
-def _unmarshal(value: Any, node: Node, path: str, struct: str) -> str:
-    go_type = _go_type(node)
-    found = json_type(value)
-    if go_type == "int32" and found == "number":
-        return f"json: cannot unmarshal number {render(value)} into Go struct field {struct}.{path} of type int32"
-    kind = _GO_JSON.get(found, found)
-    return f"json: cannot unmarshal {kind} into Go struct field {struct}.{path} of type {go_type}"
+def _cannot_handle(resource: ResourceType) -> str:
+    return f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
 
 
-def _go_type(node: Node) -> str:
-    if node.int_or_string:
-        return "intstr.IntOrString"
-    if node.quantity:
-        return "resource.Quantity"
-    if node.type == "integer":
-        return node.format or "int64"
-    if node.type == "boolean":
-        return "bool"
-    if node.type == "number":
-        return "float64"
-    if node.type == "array":
-        return f"[]{_go_type(node.items)}" if node.items is not None else "[]interface {}"
-    if node.is_map and node.additional is not None:
-        return f"map[string]{_go_type(node.additional)}"
-    if node.type == "object":
-        return f"v1.{node.name}" if node.name else "map[string]interface {}"
-    return node.type or "interface {}"
+def check_kind(resource: ResourceType, obj: Obj) -> None:
+    kind, version = obj.get("kind"), obj.get("apiVersion")
+    if not kind:
+        raise bad_request("Object 'Kind' is missing in the body of the request")
+    if not version:
+        raise bad_request("Object 'apiVersion' is missing in the body of the request")
+    if version != resource.api_version:
+        raise bad_request(
+            f"the API version in the data ({version}) does not match the expected API version "
+            f"({resource.api_version})"
+        )
+    if kind != resource.kind:
+        raise bad_request(f"the kind in the data ({kind}) does not match the expected kind ({resource.kind})")

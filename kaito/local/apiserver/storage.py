@@ -39,7 +39,7 @@ __all__ = [
 
 _log = logging.getLogger("kaito.local.apiserver.storage")
 _FORMAT = "1"
-_KEEP_CHANGES = 20_000  # about two hours of a busy laptop cluster
+_KEEP_CHANGES = 10_000  # about an hour of a busy laptop cluster, and well under 100 MB
 _COMPACT_EVERY = 1_000
 
 _SCHEMA = """

@@ -20,7 +20,7 @@ from kaito.local.apiserver.admission import Admission
 from kaito.local.apiserver.conversion import from_storage, to_storage
 from kaito.local.apiserver.crd_rules import validate_crd
 from kaito.local.apiserver.crds import CRDS, CrdKeeper
-from kaito.local.apiserver.defaults import apply_defaults
+from kaito.local.apiserver.decoding import check_fields, check_kind, decode, default, own
 from kaito.local.apiserver.deletion import DeleteOptions, decide, is_finished, rfc3339
 from kaito.local.apiserver.errors import (
     StatusError,
@@ -33,7 +33,8 @@ from kaito.local.apiserver.errors import (
     not_found,
 )
 from kaito.local.apiserver.fielderrors import FieldError, forbidden, required
-from kaito.local.apiserver.managedfields import ApplyConflict, apply_patch, record_update
+from kaito.local.apiserver.immutability import validate_change
+from kaito.local.apiserver.managedfields import ApplyConflict, apply_patch
 from kaito.local.apiserver.patching import PatchError, json_merge, json_patch, strategic_merge
 from kaito.local.apiserver.registry import ResourceType
 from kaito.local.apiserver.requests import Body, Options
@@ -46,12 +47,11 @@ from kaito.local.apiserver.strategy import (
     reset_status,
     stamp_new,
 )
-from kaito.local.apiserver.validation import validate_change, validate_metadata, validate_new
+from kaito.local.apiserver.validation import validate_metadata, validate_new
 from manager.types import Obj
 
 __all__ = ["Deleted", "Draft", "Outcome", "Writer"]
 
-_STATUS_CREATED = {"Node", "PersistentVolume", "APIService"}  # their creators write the status too
 _UNCONDITIONAL = "must be specified for an update"
 APPLY = "application/apply-patch+yaml"
 _PATCHES = (
@@ -110,13 +110,16 @@ class Writer:
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 - names, not secrets
 
+    def _now(self) -> str:
+        return rfc3339(self._clock())
+
     # ------------------------------------------------------------------ drafts
 
     def draft_create(
         self, resource: ResourceType, namespace: str, body: Body, options: Options, *, managed: bool = False
     ) -> Draft:
         """A new object from a request body."""
-        obj = self._decode(resource, body, options)
+        obj = decode(resource, body, options)
         meta = obj["metadata"]
         if resource.namespaced:
             if meta.setdefault("namespace", namespace) not in ("", namespace):
@@ -136,10 +139,10 @@ class Writer:
             raise method_not_allowed("create not allowed while custom resource definition is terminating")
         if resource.namespaced:
             self._admission.check_namespace(resource, namespace, name)
-        obj = self._default(resource, obj)
+        obj = default(resource, obj)
         if not managed:
-            obj = self._own(resource, None, obj, "", options)
-        stamp_new(resource, obj, namespace=namespace, now=rfc3339(self._clock()))
+            obj = own(resource, None, obj, "", options, self._now())
+        stamp_new(resource, obj, namespace=namespace, now=self._now())
         reset_status(resource, obj)
         return Draft(resource, namespace, name, "", options, obj, None, None)
 
@@ -147,7 +150,7 @@ class Writer:
         self, resource: ResourceType, namespace: str, name: str, subresource: str, body: Body, options: Options
     ) -> Draft:
         """A whole new state (PUT)."""
-        obj = self._decode(resource, body, options)
+        obj = decode(resource, body, options)
         record = self._record(resource, namespace, name)
         if obj["metadata"].get("name", name) != name:
             raise bad_request(
@@ -206,7 +209,7 @@ class Writer:
         given = (patched.get("metadata") or {}).get("name")
         if given != name:
             raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
-        obj = self._decode(resource, Body(copy.deepcopy(patched), body.duplicates), options)
+        obj = decode(resource, Body(copy.deepcopy(patched), body.duplicates), options)
         return self._change(resource, record, subresource, obj, options)
 
     def _draft_apply(
@@ -216,7 +219,7 @@ class Writer:
             problem = required("fieldManager", "is required for apply patch")
             raise invalid("meta.k8s.io", "PatchOptions", "", [problem])
         applied = body.obj()
-        _check_kind(resource, applied)
+        check_kind(resource, applied)
         meta = applied.setdefault("metadata", {})
         if meta.setdefault("name", name) != name:
             raise bad_request(
@@ -228,7 +231,7 @@ class Writer:
             raise bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request"
             )
-        self._check_fields(resource, applied, body.duplicates, options)
+        check_fields(resource, applied, body.duplicates, options)
         record = self._storage.get(resource.storage_key, namespace, name)
         if record is None and subresource:
             raise not_found(resource, name)
@@ -246,7 +249,7 @@ class Writer:
                 force=options.force,
                 resource_type=resource,
                 subresource=subresource or None,
-                now=rfc3339(self._clock()),
+                now=self._now(),
             )
         except ApplyConflict as error:
             raise apply_conflict(str(error), error.causes) from error
@@ -262,7 +265,7 @@ class Writer:
             return draft
         if "resourceVersion" in meta:
             merged["metadata"]["resourceVersion"] = meta["resourceVersion"]
-        decoded = self._decode(resource, Body(merged, []), options)
+        decoded = decode(resource, Body(merged, []), options)
         return self._change(resource, record, subresource, decoded, options, managed=True)
 
     def _record(self, resource: ResourceType, namespace: str, name: str) -> Record:
@@ -293,59 +296,12 @@ class Writer:
         keep_server_fields(obj, old)
         obj = merge_subresource(resource, obj, old, subresource)
         if not subresource:
-            obj = self._default(resource, obj)
+            obj = default(resource, obj)
         obj = copy.deepcopy(obj)  # parts of it are the stored object
         _check_finalizers(resource, obj, old)
         if not managed:
-            obj = self._own(resource, old, obj, subresource, options)
+            obj = own(resource, old, obj, subresource, options, self._now())
         return Draft(resource, record.namespace, record.name, subresource, options, obj, record, old)
-
-    def _own(self, resource: ResourceType, old: Obj | None, obj: Obj, subresource: str, options: Options) -> Obj:
-        """Note who wrote what: the client's fields and defaults, not what admission or the strategy adds."""
-        if old is None and "status" in resource.subresources and resource.kind not in _STATUS_CREATED:
-            obj = {key: value for key, value in obj.items() if key != "status"}
-        return record_update(
-            old,
-            obj,
-            manager=options.field_manager,
-            resource_type=resource,
-            subresource=subresource or None,
-            now=rfc3339(self._clock()),
-        )
-
-    def _default(self, resource: ResourceType, obj: Obj) -> Obj:
-        if resource.is_crd:
-            return copy.deepcopy(resource.schema.default(obj)) if resource.schema else obj
-        apply_defaults(resource, obj)
-        return obj
-
-    def _decode(self, resource: ResourceType, body: Body, options: Options) -> Obj:
-        """The body as an object of the type, with unknown fields reported and dropped."""
-        obj = body.obj()
-        _check_kind(resource, obj)
-        if not isinstance(obj.setdefault("metadata", {}), dict):
-            raise bad_request(f"{_cannot_handle(resource)}: metadata must be an object")
-        schema = resource.schema
-        if schema is None:
-            return obj
-        problem = schema.decode_error(obj)
-        if problem:
-            raise bad_request(f"{_cannot_handle(resource)}: {problem}")
-        self._check_fields(resource, obj, body.duplicates, options)
-        obj = copy.deepcopy(schema.prune(obj))
-        obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
-        obj.setdefault("metadata", {})
-        return obj
-
-    def _check_fields(self, resource: ResourceType, obj: Obj, duplicates: list[str], options: Options) -> None:
-        if options.field_validation == "Ignore" or resource.schema is None:
-            return
-        problems = [*duplicates, *resource.schema.decode_problems(obj)]
-        if not problems:
-            return
-        if options.field_validation == "Strict":
-            raise bad_request(f"{_cannot_handle(resource)}: strict decoding error: {', '.join(problems)}")
-        options.warnings += [problem for problem in problems if problem not in options.warnings]
 
     # ------------------------------------------------------------------ commit
 
@@ -356,7 +312,7 @@ class Writer:
             StatusError: it is not valid, or what it was made from has changed (409 Conflict).
         """
         resource, obj, old = draft.resource, draft.obj, draft.old
-        now = rfc3339(self._clock())
+        now = self._now()
         if old is not None:
             bump_generation(resource, obj, old)
         if draft.subresource in ("", "status") or resource.kind == "CustomResourceDefinition":
@@ -445,31 +401,12 @@ class Writer:
             return Deleted(from_storage(resource, verdict.obj or record.obj), verdict.remove)
         key = resource.storage_key
         if verdict.obj is not None and key == CRDS:
-            self._admission.admit(resource, verdict.obj, record.obj, now=rfc3339(self._clock()))
+            self._admission.admit(resource, verdict.obj, record.obj, now=self._now())
         if verdict.remove:
             record = self._storage.delete(key, namespace, name, expected=record.revision, final=verdict.obj)
         elif verdict.obj is not None:
             record = self._storage.update(key, namespace, name, verdict.obj, expected=record.revision)
         return Deleted(from_storage(resource, record.obj), verdict.remove)
-
-
-def _cannot_handle(resource: ResourceType) -> str:
-    return f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
-
-
-def _check_kind(resource: ResourceType, obj: Obj) -> None:
-    kind, version = obj.get("kind"), obj.get("apiVersion")
-    if not kind:
-        raise bad_request("Object 'Kind' is missing in the body of the request")
-    if not version:
-        raise bad_request("Object 'apiVersion' is missing in the body of the request")
-    if version != resource.api_version:
-        raise bad_request(
-            f"the API version in the data ({version}) does not match the expected API version "
-            f"({resource.api_version})"
-        )
-    if kind != resource.kind:
-        raise bad_request(f"the kind in the data ({kind}) does not match the expected kind ({resource.kind})")
 
 
 def _check_finalizers(resource: ResourceType, obj: Obj, old: Obj) -> None:
