@@ -64,7 +64,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test on every API server at hand."""
     for name in _SERVERS:
         if name in metafunc.fixturenames:
-            kinds = ["embedded", "real"] if assets() else ["embedded"]
+            only = metafunc.definition.get_closest_marker("embedded_only")
+            kinds = ["embedded", "real"] if assets() and only is None else ["embedded"]
             metafunc.parametrize(name, kinds, indirect=True, scope="session")
 
 

@@ -121,8 +121,8 @@ class Stack:
         return done
 
     def get(self, *args: str) -> Obj:
-        """kubectl get ... -o json."""
-        return dict(json.loads(self.run("get", *args, "-o", "json").stdout))
+        """kubectl get ... -o json; with --ignore-not-found, empty for what is not there."""
+        return dict(json.loads(self.run("get", *args, "-o", "json").stdout or "{}"))
 
     def wait(self, what: str, condition: Callable[[], bool], timeout: float = 120) -> None:
         """Until the condition holds, or fail with the state of the world."""
