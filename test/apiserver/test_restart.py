@@ -112,11 +112,13 @@ async def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
             now = {o["metadata"]["name"]: o for o in listed.items}
             after = await client.create(CONFIGMAPS, {"metadata": {"name": "after"}}, namespace="default")
             resumed: list[WatchEvent] = []
+            watch = client.watch(CONFIGMAPS, "default", resource_version=last)
             async with asyncio.timeout(10):
-                async for event in client.watch(CONFIGMAPS, "default", resource_version=last):
+                async for event in watch:
                     resumed.append(event)
                     if event.object["metadata"]["name"] == "after":
                         break
+            await watch.aclose()  # type: ignore[attr-defined]
 
     assert len(acknowledged) >= 150
     for name, (revision, value) in acknowledged.items():

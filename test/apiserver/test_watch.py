@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -20,14 +21,23 @@ def config(name: str, labels: dict[str, str] | None = None, **data: str) -> Obj:
     return {"metadata": {"name": name, "labels": labels or {}}, "data": data}
 
 
+@asynccontextmanager
+async def closing(watch: AsyncIterator[WatchEvent]) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+    """End the request with the block, not when the garbage collector comes by."""
+    try:
+        yield watch
+    finally:
+        await watch.aclose()  # type: ignore[attr-defined]
+
+
 def brief(event: WatchEvent) -> tuple[str, str, str | None]:
     return event.type, event.object["metadata"]["name"], (event.object.get("data") or {}).get("v")
 
 
 async def take(watch: AsyncIterator[WatchEvent], count: int) -> list[WatchEvent]:
     found: list[WatchEvent] = []
-    async with asyncio.timeout(10):
-        async for event in watch:
+    async with asyncio.timeout(10), closing(watch) as events:
+        async for event in events:
             if event.type != "BOOKMARK" and not event.object["metadata"]["name"].startswith("kube-"):
                 found.append(event)
                 if len(found) == count:
@@ -119,10 +129,11 @@ async def test_initial_events_end_with_a_marked_bookmark(client: Client) -> None
         await client.create(CONFIGMAPS, config(name), namespace="default")
     current = (await client.list(CONFIGMAPS, "default")).resource_version
     seen: list[WatchEvent] = []
-    async for event in client.watch(CONFIGMAPS, "default", send_initial_events=True):
-        seen.append(event)
-        if event.type == "BOOKMARK":
-            break
+    async with closing(client.watch(CONFIGMAPS, "default", send_initial_events=True)) as events:
+        async for event in events:
+            seen.append(event)
+            if event.type == "BOOKMARK":
+                break
 
     assert [event.type for event in seen] == ["ADDED", "ADDED", "BOOKMARK"]
     assert seen[-1].object["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}

@@ -180,7 +180,7 @@ class KubeletProxy:
                 for task in (upward, downward):
                     task.cancel()
                 await asyncio.gather(upward, downward, return_exceptions=True)
-            await client.close(code=agent.close_code or 1000)
+            await client.close(code=_close_code(agent.close_code))
             return client
 
 
@@ -198,6 +198,13 @@ async def _copy(source: Socket, sink: Socket) -> None:
                 return
     except (ConnectionError, aiohttp.ClientError):
         return  # the other side is gone; the session ends
+
+
+def _close_code(code: int | None) -> int:
+    """What may be sent on: the codes for "none given" and "broken" only exist inside an implementation."""
+    if code is None or code == 1005:
+        return 1000
+    return 1011 if code in (1006, 1015) else code
 
 
 def _items(query: Mapping[str, str]) -> list[tuple[str, str]]:
