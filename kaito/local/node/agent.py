@@ -177,7 +177,7 @@ class Agent:
         except OSError as err:
             raise AgentError(f"--client-ca {options.client_ca} cannot be used: {err}") from err
         kubelet = kubelet_app(
-            self.find_pod, lambda: list(self._workers.values()), token=options.token, anonymous=options.anonymous
+            self.find_pod, lambda: self.workers, token=options.token, anonymous=options.anonymous
         )
         instances = cloud_app(cloud, options.token, self.ready.is_set)
         where = options.instances_host
@@ -227,6 +227,11 @@ class Agent:
         host.addresses.keep_only(alive)
 
     # pods
+
+    @property
+    def workers(self) -> list[PodWorker]:
+        """One per pod that has something on this machine."""
+        return list(self._workers.values())
 
     def find_pod(self, namespace: str, name: str) -> PodWorker | None:
         """The worker of the pod with this name."""
@@ -280,7 +285,7 @@ class Agent:
 
     async def _stop_pods(self) -> None:
         self._stopping = True
-        workers = list(self._workers.values())
+        workers = self.workers
         if self.options.keep:
             await asyncio.gather(*(w.release() for w in workers))
         else:

@@ -92,6 +92,7 @@ class Attempt:
         self.pid = 0
         self.exit: Exit | None = None
         self._changed = changed
+        self._over = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -193,6 +194,7 @@ class Attempt:
             text = "the supervisor of this container ended without a record"
             self.exit = Exit(137, 9, "ContainerStatusUnknown", text, self.started_at or now, now)
         self.started_at = self.exit.started_at or self.started_at
+        self._over.set()
         self._changed()
 
     async def signal(self, number: int) -> None:
@@ -207,11 +209,12 @@ class Attempt:
 
     async def wait(self) -> None:
         """Return when the run has ended."""
-        if self._watcher is not None:
-            await asyncio.shield(self._watcher)
+        await self._over.wait()
 
     async def stop(self, grace: float) -> None:
         """TERM the main process, KILL the whole tree when `grace` seconds have passed; returns when it is gone."""
+        if self.running and self._watcher is None:
+            await self.adopt()
         if not self.running:
             return
         if grace > 0:
@@ -235,6 +238,7 @@ class Attempt:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
+        self._watcher = None
         if self._process is not None:
             self._process.returncode = 0  # it outlives us on purpose; nobody will wait for it
             self._process = None
