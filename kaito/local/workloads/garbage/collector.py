@@ -25,6 +25,7 @@ from manager.resources import CRDS
 from manager.types import Obj, Resource
 
 from .. import pods as p
+from ..conditions import is_true
 from ..discovery import discover
 from .acting import Editor
 from .decide import Action, Delete, DeleteDependents, Finish, LetGo, Nothing, OwnerState, Release, decide
@@ -34,6 +35,7 @@ log = logging.getLogger("kaito.local.workloads.garbage")
 
 _WORKERS = 8
 _REDISCOVER = 60.0  # seconds; changes of CRDs are seen at once, aggregated APIs only thus
+_INCOMPLETE = 1.0  # seconds until discovery that failed, or lacks an established CRD, is tried again
 _LOOK_AGAIN = 30.0  # seconds until an owner that the graph cannot see is asked for again
 _REMEMBER_ABSENT = 5000
 
@@ -61,7 +63,6 @@ class Collector:
         """Collect garbage until cancelled."""
         self._crds.add_handler(lambda _: self._rediscover.set())
         async with asyncio.TaskGroup() as tasks:
-            await self._discover(tasks)
             tasks.create_task(self._keep_discovering(tasks), name="garbage-discovery")
             for number in range(_WORKERS):
                 tasks.create_task(self._work(), name=f"garbage-{number}")
@@ -70,20 +71,21 @@ class Collector:
 
     async def _keep_discovering(self, tasks: asyncio.TaskGroup) -> None:
         while True:
+            self._rediscover.clear()
+            complete = await self._discover(tasks)
             try:
-                async with asyncio.timeout(_REDISCOVER):
+                async with asyncio.timeout(_REDISCOVER if complete else _INCOMPLETE):
                     await self._rediscover.wait()
             except TimeoutError:
-                pass  # time to look anyway
-            self._rediscover.clear()
-            await self._discover(tasks)
+                continue  # time to look anyway
 
-    async def _discover(self, tasks: asyncio.TaskGroup) -> None:
+    async def _discover(self, tasks: asyncio.TaskGroup) -> bool:
+        """Bring the watches in line with what is served; whether everything that should be served is."""
         try:
             catalogue = await discover(self._client)
         except ManagerError as error:
             log.warning("discovery failed error=%s", error)
-            return
+            return False
         self._kinds = {(s.resource.group, s.resource.kind): s.resource for s in catalogue.served}
         wanted = set(catalogue.collectable())
         for resource in wanted - self._watched.keys():
@@ -92,14 +94,17 @@ class Collector:
             # A group that did not answer is not gone.
             if resource.api_version not in catalogue.missing:
                 self._unwatch(resource)
+        return not catalogue.missing and all(_kind_of(crd) in self._kinds for crd in self._established())
+
+    def _established(self) -> list[Obj]:
+        return [
+            crd
+            for crd in self._crds.store.list()
+            if is_true(p.status_of(crd).get("conditions"), "Established") and not p.is_terminating(crd)
+        ]
 
     def _watch(self, resource: Resource, tasks: asyncio.TaskGroup) -> None:
-        custom = any(
-            p.spec_of(crd).get("group") == resource.group
-            and (p.spec_of(crd).get("names") or {}).get("plural") == resource.plural
-            for crd in self._crds.store.list()
-        )
-        if custom:
+        if any(_kind_of(crd) == (resource.group, resource.kind) for crd in self._crds.store.list()):
             # Its CRD may go, and the informer with it: the shared cache keeps informers for ever.
             informer = Informer(self._client, resource)
             self._watched[resource] = tasks.create_task(informer.run(), name=f"garbage-{resource.plural}")
@@ -251,6 +256,11 @@ class Collector:
         except Conflict:
             # It changed since it was read: look again with fresh eyes.
             self._queue.add(node.uid, rate_limited=True)
+
+
+def _kind_of(crd: Obj) -> tuple[str, str]:
+    spec = p.spec_of(crd)
+    return str(spec.get("group")), str((spec.get("names") or {}).get("kind"))
 
 
 def add(manager: Manager) -> None:
