@@ -7,6 +7,9 @@ that a caller never parses a message. pydantic's own errors do not leave this ro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+PRESET_EXAMPLES: Final = "phi-3-mini-4k-instruct, mistral-7b and microsoft/phi-4"
 
 
 class SpecError(Exception):
@@ -45,5 +48,5 @@ class UnknownPreset(SpecError, LookupError):
         if self.suggestions:
             hint = f"Did you mean {' or '.join(self.suggestions)}?"
         else:
-            hint = "`kaito presets` lists what there is"
+            hint = f"Some that exist are {PRESET_EXAMPLES}"
         super().__init__(f"There is no preset named {name!r}", next_step=hint)

@@ -39,7 +39,7 @@ class PresetSpec(ApiModel):
     """A model from the catalogue, by name."""
 
     name: str = Field(
-        description="Name of the preset, for example phi-3-mini-4k-instruct. `kaito presets` lists them. A "
+        description="Name of the preset, for example phi-3-mini-4k-instruct. A "
         "Hugging Face model id (org/model) of the catalogue works too."
     )
     access_mode: AccessMode = Field(

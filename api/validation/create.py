@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from api.catalog import find_preset, sku, suggest
 from api.catalog import presets as all_presets
 from api.catalog.types import Preset, Sku
-from api.errors import InvalidSpec
+from api.errors import PRESET_EXAMPLES, InvalidSpec
 from api.model import Obj
 from api.quantity import GIB, render_gib
 from api.sizing import node_count
@@ -92,7 +92,11 @@ def _unknown_sku(name: str) -> Iterator[Violation]:
     if name.startswith(UNKNOWN_SKU_PREFIXES):
         return
     meant = nearest(name, (item.instance_type for item in skus()))
-    hint = f"did you mean {meant}?" if meant else "`kaito skus` lists what is known"
+    hint = (
+        f"did you mean {meant}?"
+        if meant
+        else "Azure's GPU types begin with Standard_N, for example Standard_NC24ads_A100_v4"
+    )
     yield Violation("resource.instanceType", f"Unsupported instance type {name}", hint)
 
 
@@ -138,7 +142,7 @@ def _preset(ws: Workspace, spec: PresetSpec) -> Iterator[Violation]:
 def unknown_preset(half: str, name: str) -> Violation:
     """The violation for a preset that does not exist, with the nearest names."""
     near = suggest(name, [item.name for item in all_presets()])
-    hint = f"did you mean {' or '.join(near)}?" if near else "`kaito presets` lists them"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"some that exist are {PRESET_EXAMPLES}"
     return Violation(f"{half}.preset.name", f"Unsupported {half} preset name {name!r}", hint)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from api.catalog import find_preset
+from api.catalog import find_preset, presets
 from api.v1alpha1 import DataDestination, DataSource, Workspace
 from api.validation.rules import placeholders, split_image
 from api.validation.violation import Violation
@@ -49,8 +49,12 @@ def _preset(name: str) -> Iterator[Violation]:
         yield Violation(
             "tuning.preset.name",
             f"Unsupported tuning preset name {name!r}: this model can be served and not tuned",
-            "`kaito presets` says which can",
+            f"these can: {', '.join(_tunable())}",
         )
+
+
+def _tunable() -> list[str]:
+    return [item.name for item in presets() if item.tuning is not None and item.era == "v0.3"]
 
 
 def _input(source: DataSource) -> Iterator[Violation]:
