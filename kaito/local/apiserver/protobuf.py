@@ -55,17 +55,24 @@ def decode(body: bytes) -> Obj:
     """
     if not body.startswith(_MAGIC):
         raise ProtobufError("does not begin with the protobuf marker of Kubernetes")
+    try:
+        return _decode(body)
+    except (struct.error, OverflowError, OSError) as error:  # a double cut short, a time beyond all calendars
+        raise ProtobufError(f"a value out of range: {error}") from error
+
+
+def _decode(body: bytes) -> Obj:
     api_version = kind = ""
     raw = b""
     for number, value in _fields(memoryview(body)[len(_MAGIC) :]):
         if number == 1:
-            for inner, text in _fields(value):
+            for inner, text in _fields(_bytes(value)):
                 if inner == 1:
                     api_version = _text(text)
                 elif inner == 2:
                     kind = _text(text)
         elif number == 2:
-            raw = bytes(value)
+            raw = bytes(_bytes(value))
     kinds, _ = _tables()
     message = kinds.get(f"{api_version}/{kind}") or kinds.get(f"*/{kind}")
     if message is None:
