@@ -129,7 +129,7 @@ Until = Callable[..., Awaitable[Any]]
 def until() -> Until:
     """Waits until an awaitable function gives something true (or does not raise), and returns it."""
 
-    async def wait(check: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
+    async def wait(check: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> Any:
         last: object = None
         try:
             async with asyncio.timeout(seconds):
