@@ -22,15 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from manager.client import Client
-from manager.config import RestConfig
-from manager.resources import NAMESPACES
 
 from kaito.local.cluster import read_kubeconfig
 from kaito.local.supervisor import tail
+from manager.client import Client
+from manager.config import RestConfig
+from manager.resources import NAMESPACES
 from manager.testing.controlplane import ControlPlane, assets
 
 _START_SECONDS = 60.0
+
+# looptime asks for the current loop in synchronous tests too; Python 3.11 would then make one that nobody closes.
+asyncio.set_event_loop(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -15,9 +14,6 @@ import pytest
 
 from manager.config import RestConfig
 from manager.testing.controlplane import ControlPlane, assets, free_port
-
-# looptime asks for the current loop in synchronous tests too; Python 3.11 would then make one that nobody closes.
-asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="module")
