@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -95,6 +95,7 @@ class Client:
         self._base = config.server.rstrip("/")
         self._sessions: tuple[aiohttp.ClientSession, aiohttp.ClientSession] | None = None
         self._warned: set[str] = set()
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Client {self._base} as {self.field_manager}>"
@@ -108,7 +109,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; running watches end with ``ConnectionFailed``."""
+        """Close all connections; running watches, and every later request, end with ``ConnectionFailed``."""
+        self._closed = True
         if self._sessions is not None:
             for session in self._sessions:
                 await session.close()
@@ -264,8 +266,9 @@ class Client:
         timeout_seconds: int | None = None,
         allow_bookmarks: bool = True,
         send_initial_events: bool = False,
-    ) -> AsyncIterator[WatchEvent]:
-        """Changes after a resource version, until the server ends the stream.
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """Changes after a resource version, until the server ends the stream. Who leaves the loop early closes the
+        generator (``contextlib.aclosing``), so that the connection ends there and then.
 
         Raises:
             ApiError: the watch could not be opened, or an ERROR event came (``Gone`` when the version is too old).
@@ -283,14 +286,15 @@ class Client:
             query |= {"sendInitialEvents": True, "resourceVersionMatch": "NotOlderThan"}
         silence = INACTIVITY_SECONDS if allow_bookmarks else None
         total = timeout_seconds + _WATCH_SLACK if timeout_seconds else None
-        async for line in self._stream(resource.path(namespace), query, silence=silence, total=total):
-            event = _decode(line)
-            if event.get("type") == "ERROR":
-                status = event.get("object") or {}
-                raise api_error(int(status.get("code") or 500), status)
-            yield WatchEvent(str(event.get("type")), event.get("object") or {})
+        async with aclosing(self._stream(resource.path(namespace), query, silence=silence, total=total)) as lines:
+            async for line in lines:
+                event = _decode(line)
+                if event.get("type") == "ERROR":
+                    status = event.get("object") or {}
+                    raise api_error(int(status.get("code") or 500), status)
+                yield WatchEvent(str(event.get("type")), event.get("object") or {})
 
-    def stream_lines(self, path: str, *, query: Query | None = None) -> AsyncIterator[bytes]:
+    def stream_lines(self, path: str, *, query: Query | None = None) -> AsyncGenerator[bytes, None]:
         """The lines of an answer as they come, such as a pod's log; without limits on length or silence."""
         return self._stream(path, query, silence=None, total=None)
 
@@ -358,7 +362,7 @@ class Client:
 
     async def _stream(
         self, path: str, query: Query | None, *, silence: float | None, total: float | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         splitter = LineSplitter()
         accept = {"Accept": "application/json, */*"}
         deadline = None if total is None else asyncio.get_running_loop().time() + total
@@ -423,6 +427,8 @@ class Client:
     def _session(self, *, streaming: bool) -> aiohttp.ClientSession:
         import aiohttp
 
+        if self._closed:
+            raise ConnectionFailed(f"the client of {self._base} is closed")
         if self._sessions is None:
             tls = _tls(self.config)
 

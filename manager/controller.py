@@ -125,33 +125,58 @@ class Controller:
             with self._metrics.timed():
                 async with deadline:
                     result = await self._reconciler.reconcile(request)
-        except TerminalError as error:
-            self._metrics.outcome("error", terminal=True)
-            log.error("reconcile failed for good controller=%s request=%s error=%s", self.name, request, error)
+            after, wanted = result.requeue_after, result.priority  # a reconciler that returned None fails here
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # this worker is being stopped
+            # The reconciler waited for something that somebody else cancelled. To a task group the worker would
+            # look as if it had been stopped, and the controller would be dead without a word.
+            self._failed(queue, request, priority, error, timeout=False)
         except Exception as error:
-            self._metrics.outcome(
-                "error",
-                panic=not isinstance(error, ManagerError),
-                timeout=isinstance(error, TimeoutError) and deadline.expired(),
-            )
-            queue.add(request, rate_limited=True, priority=priority)
-            self._tell(request, error, queue.failures(request))
+            timeout = isinstance(error, TimeoutError) and deadline.expired()
+            self._failed(queue, request, priority, error, timeout=timeout)
         else:
             queue.forget(request)
-            wanted = priority if result.priority is None else result.priority
-            if result.requeue_after is not None and result.requeue_after >= 0:
+            if after is not None and after >= 0:
                 self._metrics.outcome("requeue_after")
-                queue.add(request, after=result.requeue_after, priority=wanted)
+                queue.add(request, after=after, priority=priority if wanted is None else wanted)
             else:
                 self._metrics.outcome("success")
 
-    def _tell(self, request: Request, error: Exception, failures: int) -> None:
+    def _failed(
+        self,
+        queue: PriorityQueue[Request],
+        request: Request,
+        priority: int,
+        error: BaseException,
+        *,
+        timeout: bool,
+    ) -> None:
+        causes = _leaves(error)
+        terminal = all(isinstance(cause, TerminalError) for cause in causes)
+        panic = not timeout and not all(isinstance(cause, ManagerError) for cause in causes)
+        self._metrics.outcome("error", terminal=terminal, panic=panic, timeout=timeout)
+        if terminal:
+            log.error("reconcile failed for good controller=%s request=%s error=%s", self.name, request, error)
+            return
+        queue.add(request, rate_limited=True, priority=priority)
+        failures = queue.failures(request)
         words = "controller=%s request=%s failures=%d error=%s"
-        if isinstance(error, Conflict):
+        if all(isinstance(cause, Conflict) for cause in causes):
             log.debug("reconcile met a conflict, trying again " + words, self.name, request, failures, error)
-        elif isinstance(error, ManagerError):
+        elif timeout:
+            log.warning("reconcile over its deadline, trying again " + words, self.name, request, failures, error)
+        elif not panic:
             log.warning("reconcile failed, trying again " + words, self.name, request, failures, error)
         else:
             log.error(
                 "reconcile raised, trying again " + words, self.name, request, failures, error, exc_info=error
             )
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """What failed: the members of an exception group, which is how a reconciler's own task groups report."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for member in error.exceptions for leaf in _leaves(member)]
+    return [error]

@@ -33,6 +33,13 @@ _DRAIN_SECONDS = 2.0
 _Key = tuple[str, str, str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Record:
+    key: _Key
+    event: Obj
+    when: str
+
+
 @dataclass(slots=True)
 class _Series:
     name: str
@@ -40,14 +47,7 @@ class _Series:
     last: float
     count: int = 1
     written: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    key: _Key
-    event: Obj
-    at: float
-    when: str
+    unwritten: _Record | None = None  # the latest repeat that only counted
 
 
 class EventRecorder:
@@ -70,7 +70,15 @@ class EventRecorder:
             note: a sentence for people; cut at 1 KiB.
             action: what was being done, in CamelCase.
         """
-        meta = regarding.get("metadata", {})
+        try:
+            self._queue.put_nowait(self._record(regarding, type, reason, note, action))
+        except asyncio.QueueFull:
+            log.warning("event dropped, queue full reason=%s", reason)
+        except Exception:  # a note must never cost a reconcile
+            log.exception("event dropped reason=%s", reason)
+
+    def _record(self, regarding: Obj, type: str, reason: str, note: str, action: str) -> _Record:
+        meta = regarding.get("metadata") or {}
         namespace = meta.get("namespace") or "default"
         now = datetime.now(UTC)
         event: Obj = {
@@ -91,37 +99,41 @@ class EventRecorder:
             },
         }
         key = (str(meta.get("uid") or f"{namespace}/{meta.get('name')}"), type, reason, action)
-        record = _Record(key, event, asyncio.get_running_loop().time(), now_micro(now))
-        try:
-            self._queue.put_nowait(record)
-        except asyncio.QueueFull:
-            log.warning("event dropped, queue full reason=%s", reason)
+        return _Record(key, event, now_micro(now))
 
     async def run(self) -> None:
-        """Write until cancelled; what is queued then gets two more seconds."""
+        """Write until cancelled; what is queued or half written then gets two more seconds."""
+        record: _Record | None = None
         try:
             while True:
-                await self._write(await self._queue.get())
+                record = await self._queue.get()
+                await self._write(record)
+                record = None
         except asyncio.CancelledError:
             try:
                 async with asyncio.timeout(_DRAIN_SECONDS):
+                    if record is not None:
+                        await self._write(record)  # its name is its own: had it been written, it is refused now
                     while not self._queue.empty():
                         await self._write(self._queue.get_nowait())
+                    for series in self._series.values():
+                        await self._finish(series)
             except TimeoutError:
                 log.warning("events lost at stop count=%d", self._queue.qsize())
             raise
 
     async def _write(self, record: _Record) -> None:
-        self._forget_old(record.at)
+        now = asyncio.get_running_loop().time()
+        await self._forget_old(now)
         series = self._series.get(record.key)
         for attempt in range(_TRIES):
             try:
                 if series is None:
                     await self._client.create(EVENTS_V1, record.event)
                     meta = record.event["metadata"]
-                    self._series[record.key] = _Series(meta["name"], meta["namespace"], record.at)
+                    self._series[record.key] = _Series(meta["name"], meta["namespace"], now)
                 else:
-                    await self._continue(series, record)
+                    await self._continue(series, record, now, again=attempt > 0)
                 return
             except NotFound:
                 if series is None:
@@ -136,19 +148,33 @@ class EventRecorder:
                 await asyncio.sleep(0.2 * 2**attempt)
         log.warning("event lost reason=%s", record.event["reason"])
 
-    async def _continue(self, series: _Series, record: _Record) -> None:
-        series.count += 1
-        series.last = record.at
-        if series.count > 2 and record.at - series.written < _REFRESH_SECONDS:
+    async def _continue(self, series: _Series, record: _Record, now: float, *, again: bool) -> None:
+        if not again:
+            series.count += 1
+        series.last, series.unwritten = now, record
+        if series.count > 2 and now - series.written < _REFRESH_SECONDS:
             return
+        await self._patch(series, record)
+        series.written = now
+
+    async def _patch(self, series: _Series, record: _Record) -> None:
         patch = {
             "series": {"count": series.count, "lastObservedTime": record.when},
             "note": record.event["note"],
         }
         await self._client.patch(EVENTS_V1, series.name, patch, namespace=series.namespace)
-        series.written = record.at
+        series.unwritten = None
 
-    def _forget_old(self, now: float) -> None:
+    async def _finish(self, series: _Series) -> None:
+        """Write the count that the last refresh left out; once, for the Event may be gone."""
+        if series.unwritten is None:
+            return
+        try:
+            await self._patch(series, series.unwritten)
+        except ManagerError as error:
+            log.info("event series not finished name=%s error=%s", series.name, error)
+
+    async def _forget_old(self, now: float) -> None:
         old = [key for key, series in self._series.items() if now - series.last > _SERIES_SECONDS]
         for key in old:
-            del self._series[key]
+            await self._finish(self._series.pop(key))

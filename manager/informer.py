@@ -9,6 +9,7 @@ synchronous: handlers of controllers only put keys into queues. Semantics: clien
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from manager.store import Store
 from manager.types import Obj, Resource
 
 log = logging.getLogger("kaito.manager.informer")
+
+_BURST = 100  # events that one handler gets before the rest of the process has its turn
 
 Transform = Callable[[Obj], Obj]
 
@@ -73,6 +76,9 @@ class Registration:
         self._stream: asyncio.Queue[Event | None] = asyncio.Queue()  # None marks the end of the initial list
         self._synced = asyncio.Event()
 
+    def __repr__(self) -> str:
+        return f"<Registration {self._name} synced={self.has_synced} queued={self._stream.qsize()}>"
+
     @property
     def has_synced(self) -> bool:
         """Whether the initial list has been processed, not merely delivered."""
@@ -88,8 +94,10 @@ class Registration:
 
     async def run(self) -> None:
         """Deliver until cancelled. An event whose handler raises is skipped and logged."""
-        while True:
+        for number in itertools.count(1):
             event = await self._stream.get()
+            if number % _BURST == 0:
+                await asyncio.sleep(0)  # get() does not let others run while there is something to get
             if event is None:
                 self._synced.set()
                 continue
@@ -165,9 +173,9 @@ class Informer:
         """A whole list: what vanished is told as stale deletions, then every item in the list's order."""
         initial = not self.has_synced
         listed = {key_of(item): self._transform(item) for item in items}
-        for key in self.store.keys() - listed.keys():
-            gone = self.store.discard(key)
-            if gone is not None:
+        known = self.store.keys()
+        for key in known:
+            if key not in listed and (gone := self.store.discard(key)) is not None:
                 self._send(Deleted(gone, stale=True))
         for obj in listed.values():
             old = self.store.put(obj)

@@ -69,7 +69,11 @@ async def _from_file(path: str, context: str | None) -> RestConfig:
         # The loader raises ConfigException, and yaml, OS and key errors for files that are broken in other ways.
         raise ConfigError(f"the kubeconfig {path} cannot be used: {error}") from error
     user = _user(path, active)
-    refresh = _refreshing(load) if user.get("exec") or user.get("auth-provider") else None
+    refresh = None
+    if user.get("exec") or user.get("auth-provider"):
+        refresh = _refreshing(load, _bearer(loaded))
+    elif user.get("tokenFile") and not user.get("token"):
+        refresh = _token_file(Path(files[0]).parent / user["tokenFile"])
     return RestConfig(
         server=str(loaded.host),
         ca_data=_read(loaded.ssl_ca_cert, path),
@@ -119,10 +123,15 @@ def _token_file(path: Path) -> Callable[[], Awaitable[str | None]]:
     return header
 
 
-def _refreshing(load: Callable[[], Awaitable[Configuration]]) -> Callable[[], Awaitable[str | None]]:
+def _refreshing(
+    load: Callable[[], Awaitable[Configuration]], first: str | None
+) -> Callable[[], Awaitable[str | None]]:
     """The header of a credential plug-in, asked again once a minute. Several loops may call it: the elector has
     its own."""
-    state: dict[str, Any] = {"read": float("-inf"), "header": None}
+    state: dict[str, Any] = {
+        "read": time.monotonic() if first else float("-inf"),
+        "header": f"Bearer {first}" if first else None,
+    }
     guard = threading.Lock()
 
     async def header() -> str | None:

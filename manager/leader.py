@@ -122,6 +122,7 @@ class LeaderElector:
         self._seen_at = 0.0
         self._renewed_at = 0.0
         self._leads = False
+        self._failure: Exception | None = None
 
     @property
     def identity(self) -> str:
@@ -129,13 +130,19 @@ class LeaderElector:
         return self._election.identity
 
     async def acquired(self) -> None:
-        """Wait until this process leads."""
+        """Wait until this process leads.
+
+        Raises:
+            ManagerError: the elector itself failed, and will not acquire anything any more.
+        """
         await self._acquired.wait()
+        if self._failure is not None:
+            raise ManagerError(f"leader election failed: {self._failure!r}") from self._failure
 
     async def lost(self) -> None:
-        """Wait until this process has led and does so no more; stops the hard fence."""
+        """Wait until this process has led and does so no more. Whoever waits ends the leader's work and then
+        leaves the context; only that stops the hard fence, because work that will not end is a second leader."""
         await self._lost.wait()
-        self._reacted.set()
 
     def problem(self) -> str | None:
         """For a health check: a leader whose lease has run out although nothing was reported hangs."""
@@ -167,8 +174,10 @@ class LeaderElector:
     def _run_thread(self) -> None:
         try:
             asyncio.run(self._elect())
-        except Exception:
+        except Exception as error:
             log.exception("leader election failed")
+            self._failure = error
+            self._call_main(self._acquired.set)  # whoever waits for leadership must hear that it will not come
         finally:
             self._ready.set()
             if self._leads:
@@ -212,7 +221,8 @@ class LeaderElector:
                 return True
             deadline = self._renewed_at + self._election.renew_deadline
             while not await self._try(client, deadline - time.monotonic()):
-                if time.monotonic() >= deadline:
+                holder = self._observed.get("holderIdentity") or self.identity
+                if holder != self.identity or time.monotonic() >= deadline:
                     log.error("lease not renewed lease=%s", self._election.lease_name)
                     return False
                 if await _wait(self._stop, min(self._election.retry_period, deadline - time.monotonic())):

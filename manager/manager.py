@@ -92,6 +92,7 @@ class Manager:
         self._metrics = None if metrics_bind == "0" else metrics_server(metrics_bind, self.metrics)
         self._state = "new"
         self._groups: dict[bool, asyncio.TaskGroup] = {}
+        self._recording: asyncio.TaskGroup | None = None
         self.elected = asyncio.Event()
         """Set while this process leads; without an election, once the controllers run."""
 
@@ -129,6 +130,8 @@ class Manager:
         """A recorder of events that this component reports."""
         recorder = EventRecorder(self.client, component)
         self._recorders.append(recorder)
+        if self._recording is not None:
+            self._recording.create_task(recorder.run(), name=f"events-{component}")
         return recorder
 
     def controller_metrics(self, name: str) -> ControllerMetrics:
@@ -241,25 +244,26 @@ class Manager:
         stopping = asyncio.create_task(stop.wait(), name="manager-stop")
         try:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                self._state = "stopping"
-                task.cancel()
-                done, _ = await asyncio.wait({task}, timeout=None if self._graceful < 0 else self._graceful)
-                if not done:
-                    if self._graceful > 0:
-                        raise ManagerError(f"did not stop within {self._graceful:.0f} s")
-                    return
-            if not task.cancelled():
-                task.result()
-        finally:
-            for pending in (task, stopping):
-                pending.cancel()
-            await asyncio.wait({task, stopping}, timeout=max(self._graceful, 1.0))
+        finally:  # also when run() itself is cancelled
+            self._state = "stopping"
+            task.cancel()
+            stopping.cancel()
+            await asyncio.wait({task, stopping}, timeout=None if self._graceful < 0 else self._graceful)
+        if not task.done():
+            if self._graceful > 0:
+                raise ManagerError(f"did not stop within {self._graceful:.0f} s")
+        elif not task.cancelled():
+            task.result()
 
     async def _record(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for recorder in self._recorders:
-                group.create_task(recorder.run(), name=f"events-{recorder.component}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._recording = group
+                for recorder in self._recorders:
+                    group.create_task(recorder.run(), name=f"events-{recorder.component}")
+                await asyncio.Event().wait()  # a group without tasks would end, and refuse later recorders
+        finally:
+            self._recording = None
 
     def _servers(self) -> list[HttpServer]:
         return [server for server in (self._health, self._metrics) if server is not None]

@@ -13,7 +13,7 @@ seen something                         list at that version; 410 or "too large" 
 watch refused (connection, 429)        back off, watch from the same version, no list
 watch ends normally                    watch on from the last version
 watch ends at once with nothing        an error: back off, list
-ERROR 410                              list from the last version
+ERROR 410                              back off, list from the last version
 ERROR 429                              back off, watch from the same version
 connection breaks, silence of 70 s     watch on from the last version
 anything else                          back off, list
@@ -28,6 +28,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import aclosing
 from typing import Protocol
 
 from manager.backoff import ExponentialBackoff
@@ -94,6 +95,9 @@ class Reflector:
             try:
                 await self._fill()
                 await self._follow(backoff)
+                # Expired: as a rule after a long quiet time. A server that says so at once and always is not
+                # to be listed in a loop.
+                await asyncio.sleep(backoff.next())
             except ManagerError as error:
                 delay = backoff.next()
                 self._tell(error, delay)
@@ -165,16 +169,18 @@ class Reflector:
             began, seen = loop.time(), 0
             try:
                 self.watches += 1
-                async for event in self._client.watch(
+                events = self._client.watch(
                     self._resource,
                     self._namespace,
                     resource_version=self._version,
                     label_selector=self._selectors["labelSelector"],
                     field_selector=self._selectors["fieldSelector"],
                     timeout_seconds=self._rng.randint(_WATCH_MIN, _WATCH_MAX),
-                ):
-                    seen += 1
-                    self._take(event)
+                )
+                async with aclosing(events):
+                    async for event in events:
+                        seen += 1
+                        self._take(event)
             except ConnectionFailed as error:
                 # Broken while it ran: carry on from where it was. Refused: the same, after a pause.
                 delay = backoff.next()
@@ -197,8 +203,13 @@ class Reflector:
     def _take(self, event: WatchEvent) -> None:
         version = resource_version(event.object)
         if event.type == "BOOKMARK":
-            self._sink.bookmark(version)
-        elif event.object.get("kind") != self._resource.kind or event.type not in ("ADDED", "MODIFIED", "DELETED"):
+            if version:
+                self._sink.bookmark(version)
+        elif (
+            event.object.get("kind") != self._resource.kind
+            or event.type not in ("ADDED", "MODIFIED", "DELETED")
+            or not key(event.object)
+        ):
             log.warning("unexpected event skipped resource=%s type=%s", self._resource.plural, event.type)
             return
         else:

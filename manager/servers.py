@@ -44,7 +44,10 @@ class Probes:
             if check_name in excluded:
                 lines.append(f"[+]{check_name} excluded: ok")
                 continue
-            problem = check()
+            try:
+                problem = check()
+            except Exception as error:  # a broken check is a failed one, not a broken probe
+                problem = repr(error)
             if problem is None:
                 lines.append(f"[+]{check_name} ok")
             else:

@@ -26,7 +26,8 @@ class Store:
         self.resource_version = ""
         self._items: dict[str, Obj] = {}
         self._functions: dict[str, IndexFunction] = {}
-        self._indexes: dict[str, dict[str, set[str]]] = {}
+        # Keys of an index value in order of arrival: what iterates over a set of strings differs between runs.
+        self._indexes: dict[str, dict[str, dict[str, None]]] = {}
         self.add_index(_NAMESPACE, lambda obj: [str(obj["metadata"].get("namespace") or "")])
 
     def __len__(self) -> int:
@@ -46,15 +47,15 @@ class Store:
         return self._items.get(key)
 
     def list(self, namespace: str | None = None, selector: LabelSelector | None = None) -> builtins.list[Obj]:
-        """Objects of a namespace (None: of all) that match the selector (None: every one), in no order."""
+        """Objects of a namespace (None: of all) that match the selector (None: every one), oldest change first."""
         found: Iterable[Obj] = self._items.values() if namespace is None else self.by_index(_NAMESPACE, namespace)
         if selector is None:
             return [*found]
         return [obj for obj in found if selector.matches(labels(obj))]
 
-    def keys(self) -> set[str]:
-        """The keys of all objects."""
-        return set(self._items)
+    def keys(self) -> builtins.list[str]:
+        """The keys of all objects, in the order of their last change."""
+        return [*self._items]
 
     def by_index(self, name: str, value: str) -> builtins.list[Obj]:
         """The objects for which the index function gave this value."""
@@ -97,11 +98,11 @@ class Store:
                 for value in function(old):
                     keys = index.get(value)
                     if keys is not None:
-                        keys.discard(key)
+                        keys.pop(key, None)
                         if not keys:
                             del index[value]  # an index over short-lived values must not grow for ever
         return old
 
     def _index(self, name: str, key: str, obj: Obj) -> None:
         for value in self._functions[name](obj):
-            self._indexes[name].setdefault(value, set()).add(key)
+            self._indexes[name].setdefault(value, {})[key] = None

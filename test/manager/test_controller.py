@@ -86,6 +86,99 @@ async def test_fw_e01_an_unexpected_exception_is_an_error_and_a_panic() -> None:
     assert rig.count("controller_runtime_reconcile_panics_total") == 1
 
 
+async def test_a_cancellation_that_is_not_ours_is_an_error_like_any_other() -> None:
+    """A reconciler that awaits something cancelled elsewhere does not take its worker with it."""
+
+    class Careless(Rig):
+        async def reconcile(self, request: Request) -> Result:
+            await super().reconcile(request)
+            if len(self.runs) == 1:
+                other = asyncio.create_task(asyncio.sleep(60))
+                asyncio.get_running_loop().call_later(1, other.cancel)
+                await other
+            return Result()
+
+    rig = Careless(lambda _: Result())
+    await rig.run(10)
+
+    assert len(rig.runs) == 2
+    assert rig.count("controller_runtime_reconcile_total", result="error") == 1
+    assert rig.count("controller_runtime_active_workers") == 0
+
+
+async def test_a_reconciler_that_returns_nothing_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    """A forgotten return is an error of that reconcile; the controller goes on."""
+    rig = Rig(lambda run: None if run == 1 else Result())  # type: ignore[arg-type, return-value]
+    await rig.run(10)
+
+    assert len(rig.runs) == 2
+    assert "requeue_after" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("errors", "runs", "panics"),
+    [
+        ([TerminalError("a"), TerminalError("b")], 1, 0),
+        ([TerminalError("a"), Conflict(409)], 2, 0),
+        ([Conflict(409), KeyError("bug")], 2, 1),
+    ],
+    ids=["terminal", "mixed", "bug"],
+)
+async def test_a_group_of_errors_counts_as_its_members(errors: list[Exception], runs: int, panics: int) -> None:
+    """What a reconciler's task group raises is final only if all of it is, and a panic if any of it is."""
+    rig = Rig(failing(2, ExceptionGroup("tasks", errors)))
+    await rig.run(10)
+
+    assert len(rig.runs) == runs
+    assert rig.count("controller_runtime_reconcile_panics_total") == panics
+
+
+async def test_fw_e11_an_error_beats_what_an_earlier_result_asked_for() -> None:
+    """A key that waits for its requeue and gets an event that fails is tried again after its back-off."""
+
+    def script(run: int) -> Result:
+        if run == 2:
+            raise Conflict(409)
+        return Result(requeue_after=600.0)
+
+    rig = Rig(script)
+    task = asyncio.create_task(rig.run(100))
+    await asyncio.sleep(50)
+    assert rig.controller.queue is not None
+    rig.controller.queue.add(KEY)
+    await task
+
+    assert rig.gaps == [50.0, 0.005]
+
+
+async def test_fw_e12_the_priority_is_kept_or_taken_from_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requeues of every sort keep the priority that the key had, unless the result names one."""
+    found: list[int] = []
+
+    def script(run: int) -> Result:
+        if run == 1:
+            raise Conflict(409)
+        return Result(requeue_after=1.0, priority=7 if run == 3 else None) if run < 5 else Result()
+
+    rig = Rig(script)
+    original = rig.controller._reconcile
+
+    async def spy(queue: PriorityQueue[Request], request: Request, priority: int) -> None:
+        found.append(priority)
+        await original(queue, request, priority)
+
+    monkeypatch.setattr(rig.controller, "_reconcile", spy)
+    task = asyncio.create_task(rig.controller.run())
+    await asyncio.sleep(0)
+    assert rig.controller.queue is not None
+    rig.controller.queue.add(KEY, priority=LOW_PRIORITY)
+    await asyncio.sleep(60)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert found == [LOW_PRIORITY, LOW_PRIORITY, LOW_PRIORITY, 7, 7]
+
+
 async def test_fw_e08_a_terminal_error_is_not_tried_again() -> None:
     """Nothing follows until an event comes."""
     rig = Rig(failing(99, TerminalError("no hope")))
@@ -124,6 +217,7 @@ async def test_fw_e02_a_reconcile_over_its_deadline_is_cancelled_and_counted() -
 
     assert len(rig.runs) == 2
     assert rig.count("controller_runtime_reconcile_timeouts_total") == 1
+    assert rig.count("controller_runtime_reconcile_panics_total") == 0
 
 
 async def test_fw_e05_nothing_is_reconciled_before_all_handlers_are_synced() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from manager.client import Client
-from manager.errors import ConfigError
+from manager.config import RestConfig
+from manager.errors import ConfigError, ManagerError
 from manager.leader import LeaderElection, LeaderElector, may_take, next_spec
 from manager.resources import LEASES
 
@@ -99,3 +101,36 @@ async def test_a_leader_that_cannot_renew_gives_up_before_a_rival_may_take_over(
             await elector.lost()
 
     assert fenced == []
+
+
+async def test_work_that_does_not_end_is_fenced(api_server: Server, namespace: str) -> None:
+    """Having heard of the loss is not enough: until the leader's work has ended the fence stays armed, and falls
+    when rivals may take over."""
+    times = {"lease_duration": 1.6, "renew_deadline": 1.0, "retry_period": 0.2}
+    fenced = threading.Event()
+    elector = LeaderElector(
+        api_server.config,
+        LeaderElection("l", namespace, "first", **times),
+        fence=fenced.set,  # type: ignore[arg-type]
+    )
+    async with elector, Client(api_server.config) as client:
+        await elector.acquired()
+        stolen = {"holderIdentity": "thief", "leaseDurationSeconds": 60}
+        await client.patch(LEASES, "l", {"spec": stolen}, namespace=namespace)
+        async with asyncio.timeout(1):  # a rival's name in the record ends it before the renew deadline
+            await elector.lost()
+        assert not fenced.is_set()
+        assert await asyncio.to_thread(fenced.wait, 3)
+
+
+async def test_an_elector_that_fails_says_so_to_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in the elector's thread must not leave a standby that waits for ever."""
+    elector = LeaderElector(RestConfig(server="http://127.0.0.1:1"), LeaderElection("l", "n", "me"))
+
+    async def bug(client: Client) -> bool:
+        raise ValueError("bug")
+
+    monkeypatch.setattr(elector, "_take", bug)
+    async with asyncio.timeout(5), elector:
+        with pytest.raises(ManagerError, match="bug"):
+            await elector.acquired()

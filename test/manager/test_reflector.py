@@ -236,3 +236,50 @@ async def test_fw_b21_a_handler_that_raises_hears_of_the_next_event(
 
     assert len(heard) == 2
     assert "event handler failed" in caplog.text
+
+
+async def test_a_silent_watch_is_given_up_and_carried_on(
+    client: Client, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half-open connection is noticed by its silence; the next watch starts at the version reached."""
+    monkeypatch.setattr("manager.client.INACTIVITY_SECONDS", 0.2)
+    script.lists = [listing("a", rv="10")]
+    script.watches = [
+        watching(("ADDED", config_map("b", "11")), hold=True),
+        watching(("ADDED", config_map("c", "12")), hold=True),
+    ]
+    async with Running(client) as run:
+        await until(lambda: run.names == {"a", "b", "c"})
+
+    assert [query["resourceVersion"] for query in script.queries(watch=True)][:2] == ["10", "11"]
+    assert len(script.queries(watch=False)) == 1
+
+
+async def test_a_server_that_always_says_expired_is_not_listed_in_a_loop(client: Client, script: Script) -> None:
+    """Between two lists lies the back-off, whoever is to blame for the 410."""
+    script.lists = [listing("a") for _ in range(50)]
+    script.watches = [failing(410, "Expired") for _ in range(50)]
+    async with Running(client):
+        await asyncio.sleep(1.5)
+
+    assert len(script.queries(watch=False)) == 2
+
+
+async def test_an_event_without_metadata_is_skipped(client: Client, script: Script) -> None:
+    """Nonsense of the right kind changes nothing, and the events after it count."""
+    script.lists = [listing("a", rv="10")]
+    nonsense: Any = {"kind": "ConfigMap", "apiVersion": "v1"}
+    script.watches = [watching(("ADDED", nonsense), ("ADDED", config_map("b", "11")), hold=True)]
+    async with Running(client) as run:
+        await until(lambda: run.names == {"a", "b"})
+
+
+async def test_fw_a19_stopping_is_prompt(client: Client, script: Script) -> None:
+    """A watch that is open, and a list that hangs, end at once with the reflector."""
+    script.watches = [watching(hold=True)]
+    for lists in ([], [listing("a")]):
+        script.lists = [*lists]
+        began = asyncio.get_running_loop().time()
+        async with Running(client):
+            await asyncio.sleep(0.1)
+        assert asyncio.get_running_loop().time() - began < 0.5
