@@ -146,6 +146,9 @@ class EventRecorder:
                 await asyncio.sleep(0.2 * 2**attempt)
             except ManagerError:
                 await asyncio.sleep(0.2 * 2**attempt)
+            except Exception:  # such as a note that is no text: one event's trouble, not the recorder's end
+                log.exception("event dropped reason=%s", record.event["reason"])
+                return
         log.warning("event lost reason=%s", record.event["reason"])
 
     async def _continue(self, series: _Series, record: _Record, now: float, *, again: bool) -> None:

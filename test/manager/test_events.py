@@ -142,6 +142,20 @@ async def test_recording_never_raises_and_never_blocks() -> None:
     assert len(sink.created) == 1000
 
 
+async def test_one_event_that_cannot_be_written_does_not_end_the_recorder() -> None:
+    """A bug on the way of one event costs that event only."""
+    sink = Sink()
+    sink.faults = [TypeError("not serializable")]
+
+    def script(recorder: EventRecorder) -> None:
+        recorder.event(POD, "Normal", "Lost", "x")
+        recorder.event(POD, "Normal", "Kept", "x")
+
+    await recorded(sink, script)
+
+    assert [event["reason"] for event in sink.created] == ["Kept"]
+
+
 async def test_what_is_queued_at_the_stop_is_still_written() -> None:
     """The last words of a reconciler are not lost."""
     sink = Sink()
