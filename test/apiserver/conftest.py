@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from manager.client import Client
 
 from kaito.local.apiserver.server import ApiServer
+from manager.client import Client
 
 
 @pytest.fixture
