@@ -499,7 +499,8 @@ async def test_lists_at_a_revision(api: Client, namespace: str) -> None:
 
     async def names(match: str, at: str = revision) -> list[str]:
         query = {"resourceVersion": at, "resourceVersionMatch": match}
-        return [o["metadata"]["name"] for o in (await api.list_page(LEASES, namespace, query=query)).items]
+        found = await api.list_page(LEASES, namespace, query=query)
+        return sorted(o["metadata"]["name"] for o in found.items)
 
     assert await names("Exact") == ["a"]
     assert await names("NotOlderThan") == ["a", "b"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 import signal
@@ -77,9 +78,7 @@ async def run(options: ProcessOptions) -> None:
 
 @contextlib.asynccontextmanager
 async def _controllers(server: ApiServer, stop: asyncio.Event) -> AsyncIterator[None]:
-    from kaito.local.workloads import run as run_controllers
-
-    task = asyncio.create_task(run_controllers(server.rest_config(), stop), name="workload-controllers")
+    task = asyncio.create_task(_run_controllers(server, stop), name="workload-controllers")
     task.add_done_callback(lambda _: stop.set())
     try:
         yield
@@ -93,3 +92,11 @@ async def _controllers(server: ApiServer, stop: asyncio.Event) -> AsyncIterator[
         if error is not None:
             _log.error("the built-in controllers failed error=%r", error, exc_info=error)
             raise CliError(f"the built-in controllers failed: {error}", f"see the log of process {os.getpid()}")
+
+
+async def _run_controllers(server: ApiServer, stop: asyncio.Event) -> None:
+    # The framework takes a moment to import; the server answers meanwhile.
+    await asyncio.to_thread(importlib.import_module, "kaito.local.workloads.composition")
+    from kaito.local.workloads import run as run_workloads
+
+    await run_workloads(server.rest_config(), stop)
