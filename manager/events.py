@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import uuid
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from manager.client import Client
-from manager.errors import ApiError, ManagerError, NotFound
+from manager.errors import ApiError, Invalid, ManagerError, NotFound
 from manager.meta import now_micro
 from manager.resources import EVENTS_V1
 from manager.types import Obj
@@ -28,6 +28,7 @@ _SERIES_SECONDS = 360.0
 _REFRESH_SECONDS = 30.0
 _TRIES = 5
 _NOTE_BYTES = 1024  # the API's own limit
+_SYSTEM = "kube-system"
 _DRAIN_SECONDS = 2.0
 
 _Key = tuple[str, str, str, str]
@@ -59,6 +60,8 @@ class EventRecorder:
         self._instance = f"{component}-{socket.gethostname()}"[:128]
         self._queue: asyncio.Queue[_Record] = asyncio.Queue(_QUEUE)
         self._series: dict[_Key, _Series] = {}
+        self._stamped = 0
+        self._cluster_namespace = "default"
 
     def event(self, regarding: Obj, type: str, reason: str, note: str, *, action: str = "Reconcile") -> None:
         """Record that something happened to an object.
@@ -82,7 +85,7 @@ class EventRecorder:
         namespace = meta.get("namespace") or "default"
         now = datetime.now(UTC)
         event: Obj = {
-            "metadata": {"name": f"{meta.get('name')}.{uuid.uuid4().hex[:16]}", "namespace": namespace},
+            "metadata": {"name": f"{meta.get('name')}.{self._stamp():x}", "namespace": namespace},
             "eventTime": now_micro(now),
             "type": type,
             "reason": reason,
@@ -100,6 +103,11 @@ class EventRecorder:
         }
         key = (str(meta.get("uid") or f"{namespace}/{meta.get('name')}"), type, reason, action)
         return _Record(key, event, now_micro(now))
+
+    def _stamp(self) -> int:
+        """Nanoseconds that rise with every call: names sort by time, which is the order kubectl shows them in."""
+        self._stamped = max(time.time_ns(), self._stamped + 1)
+        return self._stamped
 
     async def run(self) -> None:
         """Write until cancelled; what is queued or half written then gets two more seconds."""
@@ -129,7 +137,7 @@ class EventRecorder:
         for attempt in range(_TRIES):
             try:
                 if series is None:
-                    await self._client.create(EVENTS_V1, record.event)
+                    await self._create(record.event)
                     meta = record.event["metadata"]
                     self._series[record.key] = _Series(meta["name"], meta["namespace"], now)
                 else:
@@ -150,6 +158,22 @@ class EventRecorder:
                 log.exception("event dropped reason=%s", record.event["reason"])
                 return
         log.warning("event lost reason=%s", record.event["reason"])
+
+    async def _create(self, event: Obj) -> None:
+        """Create it; what is about no namespace goes where this server wants it, which differs: old servers
+        (seen: 1.20) take such an Event only in kube-system."""
+        placed = event["metadata"]["namespace"]
+        if not event["regarding"].get("namespace"):
+            event["metadata"]["namespace"] = self._cluster_namespace
+        try:
+            await self._client.create(EVENTS_V1, event)
+        except Invalid:
+            if event["regarding"].get("namespace") or event["metadata"]["namespace"] == _SYSTEM:
+                raise
+            event["metadata"]["namespace"] = _SYSTEM
+            await self._client.create(EVENTS_V1, event)
+            self._cluster_namespace = _SYSTEM
+            log.debug("events of cluster-scoped objects go elsewhere from=%s to=%s", placed, _SYSTEM)
 
     async def _continue(self, series: _Series, record: _Record, now: float, *, again: bool) -> None:
         if not again:
