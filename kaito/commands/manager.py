@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _CONTROLLERS = ("workspace", "machine")
 _PROVIDERS = ("local", "azure", "byo")
 _CRD_POLL = 2.0  # seconds between two looks for a CRD that is not there yet
-_LEASE = "kaito-workspace-controller"
 
 
 def manager(
@@ -76,7 +75,9 @@ def manager(
 
     async def run() -> None:
         config = await load_config(kubeconfig)
-        election = LeaderElection(_LEASE, namespace or config.namespace) if leader_elect else None
+        # One lease per set of controllers: the shipped Deployments run one controller each, side by side.
+        lease = f"kaito-{'-'.join(sorted(chosen))}-controller"
+        election = LeaderElection(lease, namespace or config.namespace) if leader_elect else None
         mgr = Manager(
             config, leader_election=election, metrics_bind=metrics_bind, health_bind=health_bind, name="kaito"
         )
