@@ -4,17 +4,19 @@ In: Services and EndpointSlices. Out: a listening socket per ClusterIP and TCP p
 endpoint exists (none: the kernel refuses, as it should), and relayed connections, round robin. `ports.py`
 computes what is wanted, purely; this module makes it so and owns the sockets.
 
-A port below 1024 needs a privilege that most users lack. Then the first free port from 8000 + port on is
-opened at the same address, and the Service's annotation `local.kaito.sh/address` says where, so that a
-command can print an URL that works.
+A port below 1024 needs a privilege that most users lack, and any port may be taken. Then the first free
+port from 8000 + port on is opened at the same address, and the Service's annotation
+`local.kaito.sh/address` says where, so that a command can print an URL that works.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -33,16 +35,17 @@ log = logging.getLogger("kaito.local.node.proxy")
 
 ADDRESS_ANNOTATION = "local.kaito.sh/address"
 _RETRY = 2.0
+_BACKLOG = 128
+_KUBERNETES = "default/kubernetes"
 _MAPPED_BASE, _MAPPED_TRIES = 8000, 200
 
-# (callback, host, port) → server; the seam at which tests refuse low ports
-Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-Bind = Callable[[Connected, str, int], Awaitable[asyncio.Server]]
+# (host, port) → listening socket; the seam at which tests refuse low ports
+Bind = Callable[[str, int], socket.socket]
 
 
 @dataclass(slots=True)
 class _Listener:
-    server: asyncio.Server
+    sock: socket.socket
     port: int
     backends: list[Address]
     turn: itertools.count[int] = field(default_factory=itertools.count)
@@ -53,21 +56,30 @@ class _Listener:
         return self.backends[start:] + self.backends[:start]
 
 
-async def _start_server(connected: Connected, host: str, port: int) -> asyncio.Server:
-    return await asyncio.start_server(connected, host, port)
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A TCP socket that listens. Raises `OSError`."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setblocking(False)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 class ServiceProxy:
     """Keeps the sockets as the Services want them."""
 
-    def __init__(self, client: Client, cache: Cache, recorder: Recorder, bind: Bind = _start_server) -> None:
+    def __init__(self, client: Client, cache: Cache, recorder: Recorder, bind: Bind = listening_socket) -> None:
         self._client, self._cache, self._recorder, self._bind = client, cache, recorder, bind
         self._listeners: dict[Frontend, _Listener] = {}
         self._connections: set[asyncio.Task[None]] = set()
         self._dirty: set[str] = set()
         self._by_service: dict[str, set[Frontend]] = {}
         self._wake = asyncio.Event()
-        self._problems: set[Frontend] = set()
 
     def __repr__(self) -> str:
         return f"<ServiceProxy {len(self._listeners)} listeners, {len(self._connections)} connections>"
@@ -117,7 +129,7 @@ class ServiceProxy:
         service = services.store.get_by_key(name)
         wanted: dict[Frontend, list[Address]] = {}
         if service is not None:
-            if name == "default/kubernetes":
+            if name == _KUBERNETES:
                 wanted = frontends(service, [], default=self._api_server())
             else:
                 wanted = frontends(service, slices.store.by_index("service", name))
@@ -129,11 +141,11 @@ class ServiceProxy:
             elif frontend in self._listeners:
                 self._listeners[frontend].backends = backends
             else:
-                await self._open(frontend, backends)
+                self._open(frontend, backends)
         self._by_service[name] = set(wanted)
         if service is None:
             self._by_service.pop(name, None)
-        elif name != "default/kubernetes":
+        elif name != _KUBERNETES:
             await self._tell(service, wanted)
 
     def _api_server(self) -> Address | None:
@@ -142,45 +154,56 @@ class ServiceProxy:
 
     # sockets
 
-    async def _open(self, frontend: Frontend, backends: list[Address]) -> None:
+    def _open(self, frontend: Frontend, backends: list[Address]) -> None:
         tries = itertools.chain([frontend.port], range(_MAPPED_BASE + frontend.port, 65536))
-        for number, port in enumerate(itertools.islice(tries, _MAPPED_TRIES)):
+        for port in itertools.islice(tries, _MAPPED_TRIES):
             try:
-                await self._listen(frontend, port, backends)
-            except PermissionError:
-                if frontend.service == "default/kubernetes":
-                    return  # reached by its own address; a mapped one would only confuse
-                continue
+                self._listen(frontend, port, backends)
             except OSError as err:
-                if number == 0:
-                    if frontend not in self._problems:
-                        self._problems.add(frontend)
-                        log.warning("service address not opened address=%s error=%s", frontend, err)
+                # Not allowed (a low port), or taken (a server on all addresses, another cluster on this machine).
+                if frontend.service == _KUBERNETES:
+                    return  # reached by its own address; a mapped one would only confuse
+                if err.errno not in (errno.EACCES, errno.EPERM, errno.EADDRINUSE):
+                    log.warning("service address not opened address=%s error=%s", frontend, err)
                     return
-                continue
-            self._problems.discard(frontend)
+            else:
+                return
+        log.warning("no free port for a service address=%s", frontend)
+
+    def _listen(self, frontend: Frontend, port: int, backends: list[Address]) -> None:
+        sock = self._bind(frontend.ip, port)
+        listener = _Listener(sock, port, backends)
+        self._listeners[frontend] = listener
+        # Neither asyncio's Server nor sock_accept: closed at the wrong moment, they keep a connection that nobody
+        # serves (seen with 3.11). Here a connection is accepted and handed on in one step.
+        asyncio.get_running_loop().add_reader(sock, self._accept, listener)
+
+    def _accept(self, listener: _Listener) -> None:
+        try:
+            connection, _peer = listener.sock.accept()
+        except BlockingIOError:
+            return  # the client has gone again
+        except OSError as err:
+            # No descriptors left: some will be given back, and until then the socket must not spin the loop.
+            log.warning("connection not accepted port=%s error=%s", listener.port, err)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener.sock)
+            loop.call_later(_RETRY, self._resume, listener)
             return
+        connection.setblocking(False)
+        task = asyncio.create_task(_serve(connection, listener), name="relay")
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
-    async def _listen(self, frontend: Frontend, port: int, backends: list[Address]) -> None:
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - a stream handler runs as a task
-            self._connections.add(task)
-            try:
-                listener = self._listeners.get(frontend)
-                await relay(reader, writer, listener.next_backends() if listener else [])
-            except asyncio.CancelledError:
-                writer.transport.abort()
-            finally:
-                self._connections.discard(task)
-
-        server = await self._bind(connected, frontend.ip, port)
-        self._listeners[frontend] = _Listener(server, port, backends)
+    def _resume(self, listener: _Listener) -> None:
+        if listener.sock.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener.sock, self._accept, listener)
 
     def _close(self, frontend: Frontend) -> None:
         listener = self._listeners.pop(frontend, None)
         if listener is not None:
-            listener.server.close()  # connections that are served go on, as with kube-proxy
+            asyncio.get_running_loop().remove_reader(listener.sock)
+            listener.sock.close()  # connections that are served go on, as with kube-proxy
 
     async def _close_all(self) -> None:
         for frontend in list(self._listeners):
@@ -214,5 +237,18 @@ class ServiceProxy:
         if text:
             ports = ", ".join(str(f.port) for f in sorted(wanted))
             log.warning("service is reachable at a mapped address service=%s address=%s", meta.key(service), text)
-            note = f"this user may not listen on port {ports} of the cluster IP: the service answers at {text}"
+            note = f"port {ports} of the cluster IP cannot be opened by this user: the service answers at {text}"
             self._recorder.event(service, "Normal", "AddressMapped", note, action="Listen")
+
+
+async def _serve(connection: socket.socket, listener: _Listener) -> None:
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reader, writer = await asyncio.open_connection(sock=connection)
+    except OSError:
+        connection.close()
+        return
+    try:
+        await relay(reader, writer, listener.next_backends())
+    finally:
+        writer.close()
