@@ -61,10 +61,7 @@ def _explain(failure: Exception) -> int:
     from kaito.errors import CliError
 
     if isinstance(failure, CliError):
-        error(failure.message, failure.next_step)
+        error(failure.message, failure.next_step, failure.title)
         return failure.exit_code
-    error(
-        f"unexpected {type(failure).__name__}: {failure}",
-        "this is a bug of kaito's; KAITO_DEBUG=1 shows where",
-    )
+    error(f"unexpected {type(failure).__name__}: {failure}", "this is a bug of kaito's; KAITO_DEBUG=1 shows where")
     return 1

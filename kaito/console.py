@@ -1,37 +1,41 @@
 """Everything that the commands print to a person: steps with their time, errors, tables.
 
 Answers go to standard output, progress and errors to standard error, so that output can be piped. A terminal gets
-a spinner with a running clock; anything else gets one plain line when a step starts to take long and one when it
-ends. Nothing here knows what the steps mean.
+a spinner with a running clock; anything else gets a line for each new detail and one when the step ends, never the
+same line twice. Nothing here knows what the steps mean. A terminal that is gone must not break a clean-up that
+reports to it, so what cannot be written to standard error is dropped.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+_AT_ONCE = 0.05  # seconds; a step this short had been done before it was looked at, and its time says nothing
 
 
 def out(text: str = "") -> None:
-    """Print an answer."""
+    """Print an answer. Raises BrokenPipeError when nobody reads it any more."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """Print something beside the answer."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _Stderr().write(text + "\n")
 
 
-def error(message: str, next_step: str = "") -> None:
+def error(message: str, next_step: str = "", title: str = "error") -> None:
     """Print a failure and what to do next."""
-    note(f"error: {message}")
+    note(f"{title}: {message}")
     if next_step:
         note(f"  next: {next_step}")
 
@@ -43,7 +47,8 @@ class Step:
         self.title = title
         self.started = time.monotonic()
         self._detail = ""
-        self._status: object | None = None
+        self._printed: set[str] = set()
+        self._lines = not _interactive()
 
     @property
     def elapsed(self) -> float:
@@ -57,69 +62,100 @@ class Step:
 
     @detail.setter
     def detail(self, text: str) -> None:
-        if text == self._detail:
-            return
         self._detail = text
-        if text and not sys.stderr.isatty():
+        if self._lines and text and text not in self._printed:
+            self._printed.add(text)
             note(f"    {self.elapsed:5.1f} s  {text}")
 
     def render(self) -> str:
         """The line as it stands."""
         tail = f": {self._detail}" if self._detail else ""
-        return f"{self.title}{tail}  ({self.elapsed:.0f} s)"
+        return f"{self.title}  {self.elapsed:.0f} s{tail}"
+
+    def result(self) -> str:
+        """How long it took, as it stands behind the title at the end; empty if it had been done before."""
+        return f"  {self.elapsed:.1f} s" if self.elapsed >= _AT_ONCE else ""
 
 
 class _Live:
-    """Lets rich redraw the step's line, clock included, without a task of ours."""
+    """Lets rich redraw the step's line, clock included, without a task of ours; what is too long is cut."""
 
     def __init__(self, step: Step) -> None:
+        from rich.spinner import Spinner
+
         self._step = step
+        self._spinner = Spinner("dots")
 
-    def __rich__(self) -> str:
-        from rich.markup import escape
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
 
-        return escape(self._step.render())
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
+        frame = self._spinner.render(console.get_time())
+        line = Text.assemble(frame if isinstance(frame, Text) else "", " ", self._step.render())
+        line.truncate(options.max_width, overflow="ellipsis")
+        yield line
 
 
 @contextmanager
 def step(title: str) -> Iterator[Step]:
     """Show one step while its body runs, and its time when it ends; a failing body leaves a cross."""
     current = Step(title)
-    mark = "failed"
-    if sys.stderr.isatty():
-        from rich.live import Live
-        from rich.spinner import Spinner
-
-        console = _console()
-        spinner = Spinner("dots", text=_Live(current))  # type: ignore[arg-type]  # any renderable works
-        with Live(spinner, console=console, transient=True, refresh_per_second=8):
-            try:
-                yield current
-                mark = "ok"
-            finally:
-                pass
-        symbol = "[green]✔[/green]" if mark == "ok" else "[red]✘[/red]"
-        console.print(f"{symbol} {title}  [dim]{current.elapsed:.1f} s[/dim]")
+    if not _interactive():
+        mark = "failed"
+        try:
+            yield current
+            mark = "ok    "
+        finally:
+            note(f"{mark} {title}{current.result()}")
         return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(file=cast("IO[str]", _Stderr()), highlight=False, force_terminal=True)
+    symbol = "[red]✘[/red]"
     try:
-        yield current
-        mark = "ok"
+        with Live(_Live(current), console=console, transient=True, refresh_per_second=8, redirect_stdout=False):
+            yield current
+        symbol = "[green]✔[/green]"
     finally:
-        symbol = "ok    " if mark == "ok" else "failed"
-        note(f"{symbol} {title}  {current.elapsed:.1f} s")
+        console.print(f"{symbol} {title}[dim]{current.result()}[/dim]")
 
 
-def table(rows: list[list[str]]) -> str:
-    """Columns padded as kubectl does: three spaces between, no rule, no trailing blanks."""
+def table(rows: list[list[str]], least: list[int] | None = None) -> str:
+    """Columns padded as kubectl does: three spaces between, no rule, no trailing blanks.
+
+    ``least`` gives widths that columns have at least, for rows that continue a table.
+    """
     if not rows:
         return ""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = column_widths(rows, least)
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def column_widths(rows: list[list[str]], least: list[int] | None = None) -> list[int]:
+    """The width of each column."""
+    floor = least or [0] * len(rows[0])
+    return [max(floor[i], *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+
+
+def _interactive() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error, without the errors of a terminal or a pipe that has gone."""
+
+    def write(self, text: str) -> int:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            pass  # nobody is there to be told
+        return len(text)
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()

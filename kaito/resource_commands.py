@@ -1,67 +1,71 @@
-"""What ``apply``, ``get``, ``delete`` and ``logs`` do: a client call per object, answered in the server's words.
+"""What ``apply``, ``delete`` and ``logs`` do: a client call per object, answered in the server's words.
 
 They cover what a person without kubectl needs, and speak as kubectl does, so that what is learned here holds
-there. A Workspace is validated here by the same pure function that the operator uses, before anything is sent.
+there. A Workspace is validated here by the same pure function that the operator uses, and the server is asked to
+refuse before it is asked to do: a mistake in one of ten objects leaves all ten as they were.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from api.validation import validate_create
-from manager.client import Client
+from kaito.console import out
+from kaito.errors import CliError
+from kaito.kube import WORKSPACES, connect, display, find_resource, refusal, resource_of, translated
+from manager.client import Client, PatchType
 from manager.errors import ApiError, NotFound
 from manager.resources import PODS
 from manager.types import Obj, Resource
 
-from kaito.console import note, out, table
-from kaito.errors import CliError
-from kaito.kube import connect, find_resource, resource_of
-
-TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"  # Accept header for server-side tables
-_KIND_ONLY = "kaito-cli/kind"  # marks a target that was named by a word, not by a manifest
+_UNCHANGED = "correct the manifest and apply it again; nothing was changed"
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """What ``get`` was asked for."""
+class Target:
+    """One object that a command is about, and where it lives."""
 
-    kind: str
-    name: str | None
-    namespace: str | None
-    all_namespaces: bool = False
-    selector: str | None = None
+    resource: Resource
+    obj: Obj
 
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.obj["metadata"]["name"])
 
-def target(kind: str, name: str) -> Obj:
-    """A stand-in object for a kind and a name as typed."""
-    return {"apiVersion": _KIND_ONLY, "kind": kind, "metadata": {"name": name}}
+    @property
+    def namespace(self) -> str | None:
+        """Its namespace; None if it is cluster-scoped."""
+        found = self.obj["metadata"].get("namespace")
+        return str(found) if found and self.resource.namespaced else None
+
+    def __str__(self) -> str:
+        return display(self.resource, self.name)
 
 
 async def apply_objects(
     objects: list[Obj], kubeconfig: Path | None, namespace: str | None, *, dry_run: bool
 ) -> None:
-    """Apply all objects, or none if one of them fails the checks made on this side.
+    """Apply all objects, or none if one of them is wrong.
 
     Raises:
-        CliError: a check failed, or the server refused an object.
+        CliError: a check failed here or on the server, or an object changed hands in between.
     """
     check(objects)
     async with connect(kubeconfig) as (client, default):
+        await _rehearse(client, objects, namespace, default)
         for obj in objects:
-            resource = await resource_of(client, obj)
-            where = _placed(obj, resource, namespace or default)
-            before = await _existing(client, resource, where)
-            after = await client.apply(resource, where, dry_run=dry_run)
-            out(f"{_display(resource, where)} {_verb(before, after)}{' (server dry run)' if dry_run else ''}")
+            target = placed(obj, await resource_of(client, obj), namespace, default)
+            before = await _existing(client, target)
+            after = await _apply(client, target, dry_run=dry_run)
+            out(f"{target} {_verb(before, after)}{' (server dry run)' if dry_run else ''}")
 
 
-def check(objects: list[Obj]) -> None:
+def check(objects: Iterable[Obj]) -> None:
     """Check what can be checked without a server.
 
     Raises:
@@ -69,79 +73,30 @@ def check(objects: list[Obj]) -> None:
     """
     problems = [line for obj in objects for line in _problems(obj)]
     if problems:
-        raise CliError("\n  ".join(["nothing was changed:", *problems]), "correct the manifest and apply it again")
-
-
-async def show(query: Query, output: str, kubeconfig: Path | None) -> None:
-    """Print one object or a list.
-
-    Raises:
-        CliError: unknown kind, or no such object.
-    """
-    async with connect(kubeconfig) as (client, default):
-        resource = await find_resource(client, query.kind)
-        namespace = None if query.all_namespaces or not resource.namespaced else query.namespace or default
-        path = resource.path(namespace, query.name)
-        params = {"labelSelector": query.selector} if query.selector else None
-        accept = TABLE if output in ("table", "wide") else "application/json"
-        reply = await client.request("GET", path, query=params, headers={"Accept": accept})
-    if output == "json":
-        out(json.dumps(reply, indent=2))
-    elif output == "yaml":
-        out(yaml.safe_dump(reply, sort_keys=False).rstrip())
-    elif output == "name":
-        for item in reply.get("items", [reply]):
-            out(f"{resource.plural}/{item['metadata']['name']}")
-    else:
-        rows = table_rows(reply, wide=output == "wide", with_namespace=query.all_namespaces)
-        if len(rows) > 1:
-            out(table(rows))
-        else:
-            note(f"No resources found{f' in {namespace} namespace' if namespace else ''}.")
-
-
-def table_rows(reply: Obj, *, wide: bool, with_namespace: bool) -> list[list[str]]:
-    """Header and cells of a server-side Table."""
-    columns = reply.get("columnDefinitions", [])
-    shown = [i for i, c in enumerate(columns) if wide or not c.get("priority")]
-    rows = [[columns[i]["name"].upper() for i in shown]]
-    rows += [[_cell(row["cells"][i]) for i in shown] for row in reply.get("rows") or []]
-    if with_namespace:
-        names = [r["object"]["metadata"].get("namespace", "") for r in reply.get("rows") or []]
-        rows = [[first, *rest] for first, rest in zip(["NAMESPACE", *names], rows, strict=True)]
-    return rows
+        raise CliError("\n  ".join(_headed(problems)), _UNCHANGED)
 
 
 async def delete_objects(
     objects: list[Obj], kubeconfig: Path | None, namespace: str | None, *, wait: bool, timeout: float
 ) -> None:
-    """Delete all objects, then wait until they are gone.
+    """Delete all objects that are there, then wait until they are gone.
 
     Raises:
         CliError: one of them was not there, or is still there after ``timeout`` seconds (exit code 3).
     """
     async with connect(kubeconfig) as (client, default):
-        left: list[tuple[Resource, Obj]] = []
-        for obj in objects:
-            typed = obj["apiVersion"] == _KIND_ONLY
-            resource = await (find_resource(client, obj["kind"]) if typed else resource_of(client, obj))
-            where = _placed(obj, resource, namespace or default)
-            await client.delete(resource, where["metadata"]["name"], where["metadata"].get("namespace"))
-            out(f"{_display(resource, where)} deleted")
-            left.append((resource, where))
-        if not wait:
-            return
-        try:
-            async with asyncio.timeout(timeout):
-                for resource, obj in left:
-                    while await _existing(client, resource, obj) is not None:
-                        await asyncio.sleep(0.2)  # polls the server; there is no event for "gone" to wait on here
-        except TimeoutError as error:
-            raise CliError(
-                f"still there after {timeout:.0f} s: {_display(resource, obj)}",
-                "its finalizers say who is at work: kaito get KIND NAME -o yaml",
-                exit_code=3,
-            ) from error
+        targets = [placed(obj, await resource_of(client, obj), namespace, default) for obj in objects]
+        await _delete(client, targets, wait=wait, timeout=timeout)
+
+
+async def delete_named(
+    kind: str, name: str, kubeconfig: Path | None, namespace: str | None, *, wait: bool, timeout: float
+) -> None:
+    """Delete one object by a kind as typed and a name. Raises as :func:`delete_objects`."""
+    async with connect(kubeconfig) as (client, default):
+        resource = await find_resource(client, kind)
+        target = placed({"kind": kind, "metadata": {"name": name}}, resource, namespace, default)
+        await _delete(client, [target], wait=wait, timeout=timeout)
 
 
 async def print_logs(
@@ -160,50 +115,152 @@ async def print_logs(
     """
     async with connect(kubeconfig) as (client, default):
         space = namespace or default
-        pod = name.split("/", 1)[1] if name.startswith(("pod/", "pods/")) else await _newest(client, name, space)
-        query = {"follow": "true" if follow else None, "previous": "true" if previous else None}
-        query["tailLines"] = str(tail) if tail is not None else None
-        params = {key: value for key, value in query.items() if value is not None}
-        async for line in client.stream_lines(PODS.path(space, pod, "log"), query=params):
+        kind, slash, rest = name.partition("/")
+        if slash and kind not in ("pod", "pods", "po", "workspace", "workspaces", "wk"):
+            raise CliError(f"'{name}' is neither a Workspace nor pod/NAME", "kaito logs WORKSPACE", exit_code=2)
+        of_pod = slash and kind.startswith("po")
+        pod = rest if of_pod else await _newest(client, rest if slash else name, space)
+        query = {"follow": follow or None, "previous": previous or None, "tailLines": tail}
+        async for line in client.stream_lines(PODS.path(space, pod, "log"), query=query):
             sys.stdout.write(line.decode("utf-8", "replace") + "\n")
             if follow:
                 sys.stdout.flush()
 
 
+def placed(obj: Obj, resource: Resource, namespace: str | None, default: str) -> Target:
+    """The object with its namespace: the manifest's own, else the one asked for, else the context's.
+
+    Raises:
+        CliError: the manifest names another namespace than the one asked for (exit code 2).
+    """
+    metadata = dict(obj["metadata"])
+    if not resource.namespaced:
+        metadata.pop("namespace", None)
+    else:
+        own = metadata.get("namespace")
+        if own and namespace and own != namespace:
+            raise CliError(
+                f'the namespace "{own}" of {obj["kind"]} {metadata["name"]} is not the namespace "{namespace}"',
+                f"leave -n out, or use -n {own}",
+                exit_code=2,
+            )
+        metadata["namespace"] = own or namespace or default
+    return Target(resource, {**obj, "metadata": metadata})
+
+
+async def _rehearse(client: Client, objects: list[Obj], namespace: str | None, default: str) -> None:
+    """Have the server check every object, changing nothing.
+
+    An object that needs another one of the same batch, a new namespace or a new kind, cannot be checked before.
+    """
+    brings_kinds = any(obj["kind"] == "CustomResourceDefinition" for obj in objects)
+    new_spaces = {obj["metadata"]["name"] for obj in objects if obj["kind"] == "Namespace"}
+    problems: list[CliError] = []
+    for obj in objects:
+        try:
+            target = placed(obj, await resource_of(client, obj), namespace, default)
+            await _apply(client, target, dry_run=True)
+        except CliError as error:
+            if error.exit_code != 1 or not brings_kinds:
+                problems.append(error)
+        except NotFound as error:
+            if (obj["metadata"].get("namespace") or namespace) not in new_spaces:
+                problems.append(refusal(error))
+        except ApiError as error:
+            problems.append(refusal(error))
+    if len(problems) == 1:
+        found = problems[0]
+        hint = found.next_step or _UNCHANGED
+        raise CliError(found.message, hint, exit_code=found.exit_code, title=found.title)
+    if problems:
+        raise CliError("\n  ".join(_headed([problem.message for problem in problems])), _UNCHANGED)
+
+
+async def _apply(client: Client, target: Target, *, dry_run: bool) -> Obj:
+    """Server-side apply that refuses unknown fields, where the server can (1.25 and newer)."""
+    return await client.request(
+        "PATCH",
+        target.resource.path(target.namespace, target.name),
+        query={
+            "fieldManager": client.field_manager,
+            "force": True,
+            "fieldValidation": "Strict",
+            "dryRun": "All" if dry_run else None,
+        },
+        body=target.obj,
+        headers={"Content-Type": PatchType.APPLY.value},
+    )
+
+
+async def _delete(client: Client, targets: list[Target], *, wait: bool, timeout: float) -> None:
+    missing: list[CliError] = []
+    left: list[tuple[Target, str]] = []
+    for target in targets:
+        found = await _existing(client, target)
+        try:
+            # Background as kubectl: the default of some kinds would leave their pods behind.
+            await client.delete(target.resource, target.name, target.namespace, propagation="Background")
+        except NotFound as error:
+            missing.append(refusal(error))
+            continue
+        out(f"{target} deleted")
+        left.append((target, str((found or target.obj)["metadata"].get("uid", ""))))
+    if wait:
+        await _until_gone(client, left, timeout)
+    if missing:
+        raise missing[0]
+
+
+async def _until_gone(client: Client, left: list[tuple[Target, str]], timeout: float) -> None:
+    for target, uid in left:
+        try:
+            async with asyncio.timeout(timeout):
+                # Polls: a watch could begin after the object had gone. Another uid is another object.
+                while (found := await _existing(client, target)) and found["metadata"].get("uid") == uid:
+                    await asyncio.sleep(0.2)
+        except TimeoutError as error:
+            space = f" -n {target.namespace}" if target.namespace else ""
+            raise CliError(
+                f"{target} is still there after {timeout:.0f} s",
+                f"its finalizers say who is at work: kaito get {target}{space} -o yaml",
+                exit_code=3,
+            ) from error
+
+
 async def _newest(client: Client, workspace: str, namespace: str) -> str:
     pods = (await client.list(PODS, namespace, label_selector=f"kaito.sh/workspace={workspace}")).items
     if not pods:
+        with translated():
+            await client.get(
+                WORKSPACES, workspace, namespace
+            )  # a Workspace that is not there is the better answer
         raise CliError(
             f"the Workspace '{workspace}' has no pod in namespace {namespace} yet",
-            f"kaito get workspace {workspace} -o wide shows what it waits for",
+            f"kaito get workspace {workspace} -n {namespace} -o wide shows what it waits for",
         )
     pods.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
     return str(pods[-1]["metadata"]["name"])
 
 
 def _problems(obj: Obj) -> list[str]:
-    if obj.get("kind") != "Workspace" or not str(obj.get("apiVersion", "")).startswith("kaito.sh/"):
+    if obj["kind"] != "Workspace" or not str(obj["apiVersion"]).startswith("kaito.sh/"):
         return []
-    name = (obj.get("metadata") or {}).get("name", "?")
-    return [f"{name}: {v.path}: {v.message}{f' ({v.hint})' if v.hint else ''}" for v in validate_create(obj)]
+    name = obj["metadata"]["name"]
+    return [
+        f"{name}: {f'{v.path}: ' if v.path else ''}{v.message}{f' ({v.hint})' if v.hint else ''}"
+        for v in validate_create(obj)
+    ]
 
 
-def _placed(obj: Obj, resource: Resource, namespace: str) -> Obj:
-    metadata = dict(obj.get("metadata") or {})
-    if not metadata.get("name"):
-        raise CliError(f"a {obj.get('kind')} has no metadata.name", "give it one")
-    if resource.namespaced:
-        metadata.setdefault("namespace", namespace)
-    return {**obj, "metadata": metadata}
+def _headed(problems: list[str]) -> list[str]:
+    return problems if len(problems) == 1 else [f"{len(problems)} mistakes:", *problems]
 
 
-async def _existing(client: Client, resource: Resource, obj: Obj) -> Obj | None:
+async def _existing(client: Client, target: Target) -> Obj | None:
     try:
-        return await client.get(resource, obj["metadata"]["name"], obj["metadata"].get("namespace"))
+        return await client.get(target.resource, target.name, target.namespace)
     except NotFound:
         return None
-    except ApiError as error:
-        raise CliError(error.message) from error
 
 
 def _verb(before: Obj | None, after: Obj) -> str:
@@ -211,16 +268,3 @@ def _verb(before: Obj | None, after: Obj) -> str:
         return "created"
     same = before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion")
     return "unchanged" if same else "configured"
-
-
-def _display(resource: Resource, obj: Obj) -> str:
-    kind = resource.kind.lower() + (f".{resource.group}" if resource.group else "")
-    return f"{kind}/{obj['metadata']['name']}"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "<none>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)

@@ -12,7 +12,7 @@ import typer
 def chat(
     workspace: Annotated[str, typer.Argument(help="The Workspace to ask.")],
     prompt: Annotated[str, typer.Argument(help="The question.")],
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of the answer.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of the answer.")] = None,
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="Namespace; default: the context's.")
     ] = None,

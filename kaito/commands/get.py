@@ -13,11 +13,11 @@ import typer
 class Output(StrEnum):
     """How to print."""
 
-    table = "table"
-    wide = "wide"
-    json = "json"
-    yaml = "yaml"
-    name = "name"
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
 
 
 def get(
@@ -32,11 +32,14 @@ def get(
     selector: Annotated[
         str | None, typer.Option("--selector", "-l", help="Label selector, as in a=b,c!=d.")
     ] = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.table,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Then a row for every change, until Ctrl-C.")
+    ] = False,
     kubeconfig: Annotated[Path | None, typer.Option(help="Default: $KUBECONFIG, then ~/.kube/config.")] = None,
 ) -> None:
     """Show objects, with the columns that the server gives them."""
-    from kaito.resource_commands import Query, show
+    from kaito.tables import Query, show
 
     query = Query(kind, name, namespace, all_namespaces=all_namespaces, selector=selector)
-    asyncio.run(show(query, str(output), kubeconfig))
+    asyncio.run(show(query, str(output), kubeconfig, watch=watch))

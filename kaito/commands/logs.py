@@ -12,7 +12,7 @@ import typer
 def logs(
     name: Annotated[str, typer.Argument(help="A Workspace, or pod/NAME.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing.")] = False,
-    tail: Annotated[int | None, typer.Option(help="Only the last lines.")] = None,
+    tail: Annotated[int | None, typer.Option(min=0, help="Only the last lines.")] = None,
     previous: Annotated[
         bool, typer.Option("--previous", "-p", help="Of the run before the last restart.")
     ] = False,

@@ -12,8 +12,12 @@ HomeOption = Annotated[
     Path | None,
     typer.Option("--home", envvar="KAITO_HOME", help="The cluster's folder. [default: ~/.local/share/kaito]"),
 ]
-PortOption = Annotated[int | None, typer.Option(help="Port of the API server; default: a free one, kept.")]
-DelayOption = Annotated[float, typer.Option(help="Seconds that a simulated GPU node takes to appear.")]
+PortOption = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="Port of the API server; default: a free one, kept.")
+]
+DelayOption = Annotated[
+    float, typer.Option(min=0, max=86400, help="Seconds that a simulated GPU node takes to appear.")
+]
 WeightsOption = Annotated[
     list[str] | None,
     typer.Option(help="PRESET=FOLDER: real weights for a preset, instead of the stand-in model. Repeatable."),
@@ -48,7 +52,7 @@ def demo(
     manifest: Annotated[Path | None, typer.Option(help="Another Workspace manifest.")] = None,
     prompt: Annotated[str, typer.Option(help="What to ask.")] = "What is KAITO?",
     node_delay: DelayOption = 2.0,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait until the Workspace is ready.")] = 300.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait until the Workspace is ready.")] = 300.0,
 ) -> None:
     """Show the whole path once: cluster, operator, Workspace, GPU node, vLLM, /chat; then clean up.
 

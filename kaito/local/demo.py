@@ -8,24 +8,25 @@ nothing of it is left: the processes are children of this one, and the folder is
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
-
-from manager.client import Client
-from manager.types import Obj
 
 from kaito.chat import post_chat, service_url
 from kaito.console import note, out, step, table
 from kaito.errors import CliError
-from kaito.kube import resource_of
-from kaito.local.cluster import Cluster, Options, interruptible, running
-from kaito.local.progress import WORKSPACES, follow
+from kaito.kube import WORKSPACES, resource_of, translated
+from kaito.local.cluster import SAMPLE, Cluster, Options, client_command, running, shown
+from kaito.local.progress import follow
+from kaito.local.signals import until_signal
 from kaito.manifests import read
-from kaito.resource_commands import TABLE, check, table_rows
-
-_SAMPLE = Path(__file__).parent.parent.parent / "config" / "samples" / "1-phi-3-inference.yaml"
+from kaito.resource_commands import check
+from kaito.tables import TABLE, table_rows
+from manager.client import Client
+from manager.types import Obj
 
 
 async def run_demo(manifest: Path | None, prompt: str, *, node_delay: float, timeout: float) -> None:
@@ -33,15 +34,25 @@ async def run_demo(manifest: Path | None, prompt: str, *, node_delay: float, tim
 
     Raises:
         CliError: a step failed; everything is torn down all the same.
+        Interrupted: a signal came; likewise.
     """
-    workspace = _workspace(manifest or _SAMPLE)
+    manifest = manifest or SAMPLE
+    workspace = _workspace(manifest)
+    work = _in_a_folder(manifest, workspace, prompt, node_delay=node_delay, timeout=timeout)
+    await until_signal(work, "\nstopping and cleaning up")
+
+
+async def _in_a_folder(manifest: Path, workspace: Obj, prompt: str, *, node_delay: float, timeout: float) -> None:
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="kaito-demo-"))
     try:
-        async with interruptible(), running(Options.of(home / "cluster", node_delay=node_delay)) as cluster:
-            await _tell(cluster, workspace, manifest or _SAMPLE, prompt, timeout)
+        async with AsyncExitStack() as stack:
+            options = Options.of(home / "cluster", node_delay=node_delay)
+            cluster = await stack.enter_async_context(running(options))
+            with translated():
+                await _tell(cluster, workspace, manifest, prompt, timeout)
             with step("stopped and cleaned up"):
-                await cluster.supervisor.stop()
+                await stack.aclose()
     finally:
         shutil.rmtree(home, ignore_errors=True)
     out(_farewell(time.monotonic() - began))
@@ -49,18 +60,19 @@ async def run_demo(manifest: Path | None, prompt: str, *, node_delay: float, tim
 
 async def _tell(cluster: Cluster, workspace: Obj, manifest: Path, prompt: str, timeout: float) -> None:
     name, namespace = workspace["metadata"]["name"], workspace["metadata"]["namespace"]
+    tool = client_command()
     async with Client(cluster.rest_config(), field_manager="kaito-cli") as client:
-        note(f"$ kubectl apply -f {_shown(manifest)}")
+        note(f"$ {tool} apply -f {shown(manifest)}")
         await client.apply(await resource_of(client, workspace), workspace)
         note(f"workspace.kaito.sh/{name} created")
         await follow(client, name, namespace, timeout=timeout)
-        out("\n$ kubectl get workspace")
+        out(f"\n$ {tool} get workspace{'' if namespace == 'default' else f' -n {namespace}'}")
         reply = await client.request("GET", WORKSPACES.path(namespace), headers={"Accept": TABLE})
         out(table(table_rows(reply, wide=False, with_namespace=False)))
         url = await service_url(client, name, namespace)
-    out(f"\n$ curl -X POST {url}/chat -H 'Content-Type: application/json' -d '{json.dumps({'prompt': prompt})}'")
-    answer = await post_chat(url, {"prompt": prompt})
-    out(json.dumps(answer, ensure_ascii=False))
+    body = {"prompt": prompt}
+    out(f"\n$ curl -X POST {url}/chat -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}")
+    out(json.dumps(await post_chat(url, body), ensure_ascii=False))
     out()
 
 
@@ -71,13 +83,6 @@ def _workspace(manifest: Path) -> Obj:
     check(objects)
     workspace = objects[0]
     return {**workspace, "metadata": {"namespace": "default", **workspace["metadata"]}}
-
-
-def _shown(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def _farewell(seconds: float) -> str:

@@ -10,22 +10,21 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from kaito.console import step
+from kaito.errors import CliError
+from kaito.kube import WORKSPACES
 from manager.client import Client
 from manager.errors import NotFound
 from manager.resources import PODS
 from manager.types import Obj, Resource
 
-from kaito.console import step
-from kaito.errors import CliError
-
-WORKSPACES = Resource("kaito.sh", "v1alpha1", "workspaces", "Workspace")
 MACHINES = Resource("karpenter.sh", "v1alpha5", "machines", "Machine", namespaced=False)
 
 STEPS = (
-    "Machine requested from the cloud",
+    "operator made a Machine",
     "GPU node joined the cluster (simulated)",
     "inference pod started",
-    "vLLM loaded the model",
+    "vLLM loaded the model and answers",
 )
 _POLL = 0.25  # seconds
 
@@ -53,7 +52,7 @@ def observe_steps(workspace: Obj, machines: list[Obj], pods: list[Obj]) -> Obser
         return Observation(3, reason)
     if _condition(workspace, "ResourceReady").get("status") == "True":
         return Observation(2, reason)
-    if any(_condition(machine, "MachineLaunched").get("status") == "True" for machine in machines):
+    if machines:
         return Observation(1, reason)
     return Observation(0, reason)
 
@@ -71,15 +70,16 @@ async def follow(client: Client, name: str, namespace: str, *, timeout: float) -
         with step(title) as line:
             while seen.done <= index:
                 workspace, seen = await _observe(client, name, namespace)
+                if seen.done > index:
+                    break
                 line.detail = seen.detail
                 if time.monotonic() > deadline:
                     raise CliError(
                         f"Workspace {name} was not ready after {timeout:.0f} s: {seen.detail or 'no status yet'}",
-                        f"kubectl describe workspace {name} -n {namespace}",
+                        "give it longer with --timeout, or look around with `kaito up` and `kaito apply`",
                         exit_code=3,
                     )
-                if seen.done <= index:
-                    await asyncio.sleep(_POLL)
+                await asyncio.sleep(_POLL)
     return workspace
 
 
