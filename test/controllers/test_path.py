@@ -116,12 +116,14 @@ async def test_the_operator_may_die_during_any_deletion(world: Any, seed: int, m
 
 async def test_a_refusal_of_the_cloud_is_told_at_once_and_got_over(world: Any) -> None:
     """The cloud's words are in the Workspace's conditions and events; when it relents, the path goes on."""
-    world.cloud.faults.append(Fault("create", "TooManyRequests", "slow down", status=429, retry_after=1))
+    fault = Fault("create", "TooManyRequests", "slow down", times=1000, status=429, retry_after=1)
+    world.cloud.faults.append(fault)
     await world.create()
     async with world.operator():
         told = await world.becomes("WorkspaceReady", "False", "Throttled")
         assert "slow down" in told["message"]
         assert "Next attempt at" in told["message"]
+        fault.times = 0
         await world.becomes("WorkspaceReady", "True")
         await _event(world, "w", "Throttled")
     assert len(world.cloud.creates) == 1

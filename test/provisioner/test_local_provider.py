@@ -66,9 +66,7 @@ async def test_create_returns_while_the_instance_is_still_being_made(
     }
 
 
-async def test_get_follows_the_instance_through_its_life(
-    cloud: FakeLocalCloud, provider: LocalProvider
-) -> None:
+async def test_get_follows_the_instance_through_its_life(cloud: FakeLocalCloud, provider: LocalProvider) -> None:
     """Whoever asks by name learns each state, and NotFound once the instance is gone."""
     await provider.create(REQUEST)
     await cloud.finish("ws123")
