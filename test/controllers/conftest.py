@@ -135,6 +135,14 @@ class World:
 
         await eventually(check, lambda: self._explain(name))
 
+    async def instance(self) -> str:
+        """Wait until the cloud has been asked for an instance; its name."""
+
+        async def check() -> str | None:
+            return self.cloud.creates[0] if self.cloud.creates else None
+
+        return await eventually(check)
+
     async def _explain(self, name: str) -> str:
         return f"{await self.conditions(name)} machines={[m.get('status') for m in await self.machines()]}"
 

@@ -60,12 +60,11 @@ async def test_the_process_takes_up_what_a_killed_one_left(world: Any, cluster: 
     world.cloud.auto = False
     await world.create()
     async with operator_process(world, cluster.kubeconfig) as process:
-        while not world.cloud.creates:
-            await asyncio.sleep(0.01)
+        name = await world.instance()
         process.kill()
 
     world.cloud.auto = True
-    await world.cloud.finish(world.cloud.creates[0])
+    await world.cloud.finish(name)
     async with operator_process(world, cluster.kubeconfig) as process:
         await world.becomes("WorkspaceReady", "True")
         process.send_signal(signal.SIGTERM)

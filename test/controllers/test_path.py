@@ -134,8 +134,7 @@ async def test_a_creation_that_fails_later_is_cleared_and_tried_again(world: Any
     world.cloud.auto = False
     await world.create()
     async with world.operator():
-        await world.becomes("ResourceReady", "False", "MachineCreating")
-        (name,) = world.cloud.creates
+        name = await world.instance()
         await world.cloud.finish(name, {"code": "OperationInProgress", "message": "busy elsewhere"})
         told = await world.becomes("ResourceReady", "False", "OperationInProgress")
         assert "busy elsewhere" in told["message"]
