@@ -117,3 +117,6 @@ async def client(api_server: Any) -> AsyncIterator[Client]:
     """A client of the API server under test."""
     async with Client(api_server.config) as opened:
         yield opened
+    await asyncio.sleep(
+        0.1
+    )  # cancelled watches: TLS says goodbye in turns of the loop, which aiohttp does not await

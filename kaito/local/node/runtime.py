@@ -93,6 +93,7 @@ class Attempt:
         self.exit: Exit | None = None
         self._changed = changed
         self._over = asyncio.Event()
+        self._link: asyncio.StreamWriter | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -158,19 +159,20 @@ class Attempt:
         """Take over a run that is on disk: connect to its supervisor, or learn how it ended."""
         try:
             reader, writer = await self._connect({"op": "watch"})
-            line = await reader.readline()
         except OSError:
-            line = b""
-        else:
-            if line:
-                event = json.loads(line)
-                self.pid, self.started_at = event["pid"], event["startedAt"]
-                self._watcher = asyncio.create_task(
-                    self._watch(reader, writer), name=f"watch {self.folder.parent.name}#{self.number}"
-                )
-                return
+            await self._ended()
+            return
+        line = await _first_line(reader)
+        if not line:
             writer.close()
-        await self._ended()
+            await self._ended()
+            return
+        event = json.loads(line)
+        self.pid, self.started_at = event["pid"], event["startedAt"]
+        self._link = writer
+        self._watcher = asyncio.create_task(
+            self._watch(reader, writer), name=f"watch {self.folder.parent.name}#{self.number}"
+        )
 
     async def _watch(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -238,7 +240,9 @@ class Attempt:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
-        self._watcher = None
+        if self._link is not None:
+            self._link.close()  # the task may have been cancelled before it began
+        self._watcher = self._link = None
         if self._process is not None:
             self._process.returncode = 0  # it outlives us on purpose; nobody will wait for it
             self._process = None
@@ -257,9 +261,9 @@ class Attempt:
         request = {"op": "exec", "argv": list(argv), "tty": tty}
         try:
             reader, writer = await self._connect(request, fds)
-            line = await reader.readline()
         except OSError as err:
             raise ContainerGone(f"container is not running: {err.strerror}") from err
+        line = await _first_line(reader)
         answer = json.loads(line) if line else {"error": "container is not running"}
         if "error" in answer:
             writer.close()
@@ -368,6 +372,14 @@ class Attachment:
     def close(self) -> None:
         """Hang up; the container goes on."""
         self._writer.close()
+
+
+async def _first_line(reader: asyncio.StreamReader) -> bytes:
+    """The supervisor's answer; empty when it ended instead."""
+    try:
+        return await reader.readline()
+    except OSError:
+        return b""
 
 
 @contextlib.contextmanager
