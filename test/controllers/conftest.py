@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from api.crds import crds
 
 from api import catalog
+from api.crds import crds
 from controllers import (
     MachineSettings,
     WorkspaceSettings,
