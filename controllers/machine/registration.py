@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from manager.meta import owner_reference
-
 from api import keys
 from api.conditions import MACHINE_INITIALIZED, MACHINE_REGISTERED, is_true
 from controllers.machine.model import Mark, Observation, PatchNode, Phase
+from manager.meta import owner_reference
 from manager.types import Obj
 
 

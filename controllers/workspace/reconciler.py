@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from manager.events import EventRecorder
-
 from api import keys
 from api.conditions import INFERENCE_READY, MACHINE_READY, conditions_of
 from api.reasons import Cause, Reason
@@ -37,6 +35,7 @@ from controllers.workspace.observe import Stores, observe
 from controllers.workspace.status import is_written
 from manager.client import Client
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
+from manager.events import EventRecorder
 from manager.meta import with_finalizer, without_finalizer
 from manager.resources import NODES
 from manager.types import Obj, Request, Resource, Result

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from manager.meta import owner_reference
-
 from manager.types import Obj
 
 from . import pods as p

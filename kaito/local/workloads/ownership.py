@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from manager.meta import controller_of, owner_reference
 from manager.selectors import LabelSelector
-
 from manager.types import Obj
 
 from .pods import is_terminating, labels_of, meta_of, uid_of

@@ -11,8 +11,8 @@ import hashlib
 from typing import cast
 
 import orjson
-from manager.meta import owner_reference
 
+from manager.meta import owner_reference
 from manager.types import Obj
 
 from .patching import canonical

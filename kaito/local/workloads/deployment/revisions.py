@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from manager.meta import owner_reference
-
 from manager.types import Obj
 
 from .. import pods as p

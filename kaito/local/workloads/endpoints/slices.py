@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import orjson
-from manager.meta import owner_reference
 
+from manager.meta import owner_reference
 from manager.types import Obj
 
 from .. import pods as p

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from manager.selectors import selector_from
-
 from manager.types import Obj
 
 from .. import pods as p

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from manager.selectors import selector_from
-
 from manager.types import Obj
 
 from .. import pods as p
