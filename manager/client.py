@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import orjson
 
 from manager.config import RestConfig
-from manager.errors import ApiError, ConfigError, ConnectionFailed, NotFound, api_error
+from manager.errors import ApiError, ConfigError, ConnectionFailed, NotFound, StreamSilent, api_error
 from manager.lines import LineSplitter
 from manager.rest_metrics import RestObserver
 from manager.types import Obj, Resource
@@ -385,7 +385,7 @@ class Client:
             async with asyncio.timeout(min(limits, default=None)):
                 return bytes(await response.content.readany())
         except TimeoutError as error:
-            raise ConnectionFailed(f"no data from {response.url.host} in time; the peer may be gone") from error
+            raise StreamSilent(f"no data from {response.url.host} in time; the peer may be gone") from error
 
     @asynccontextmanager
     async def _open(

@@ -21,6 +21,10 @@ class ConnectionFailed(ManagerError):
     """The server could not be reached or did not answer: refused, reset, timed out, TLS."""
 
 
+class StreamSilent(ConnectionFailed):
+    """A stream that was open carried nothing for its whole time: a dead peer, or a server without bookmarks."""
+
+
 class TerminalError(ManagerError):
     """Raised by a reconciler: trying again cannot help until the object changes."""
 

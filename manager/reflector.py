@@ -15,7 +15,8 @@ watch ends normally                    watch on from the last version
 watch ends at once with nothing        an error: back off, list
 ERROR 410                              back off, list from the last version
 ERROR 429                              back off, watch from the same version
-connection breaks, silence of 70 s     watch on from the last version
+connection breaks                      back off, watch on from the last version
+silence of 70 s                        watch on from the last version at once
 anything else                          back off, list
 =====================================  ==========================================================
 
@@ -33,7 +34,7 @@ from typing import Protocol
 
 from manager.backoff import ExponentialBackoff
 from manager.client import Client, ObjectList, WatchEvent
-from manager.errors import ApiError, ConnectionFailed, ManagerError
+from manager.errors import ApiError, ConnectionFailed, ManagerError, StreamSilent
 from manager.meta import key, resource_version
 from manager.types import Obj, Resource
 
@@ -181,6 +182,11 @@ class Reflector:
                     async for event in events:
                         seen += 1
                         self._take(event)
+            except StreamSilent:
+                # Its whole time was up, so this cannot be a tight loop; and servers of 1.20 send idle watches no
+                # bookmark within it. Nothing is watched during a pause, so there is none.
+                log.debug("watch was silent, opening it anew resource=%s", self._resource.plural)
+                continue
             except ConnectionFailed as error:
                 # Broken while it ran: carry on from where it was. Refused: the same, after a pause.
                 delay = backoff.next()

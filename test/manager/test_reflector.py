@@ -283,3 +283,17 @@ async def test_fw_a19_stopping_is_prompt(client: Client, script: Script) -> None
         async with Running(client):
             await asyncio.sleep(0.1)
         assert asyncio.get_running_loop().time() - began < 0.5
+
+
+async def test_a_silent_watch_is_opened_anew_at_once_from_where_it_was(
+    client: Client, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence beyond the limit costs neither a list nor a pause, however often it happens."""
+    monkeypatch.setattr("manager.client.INACTIVITY_SECONDS", 0.05)
+    script.lists = [listing("a", rv="10")]
+    script.watches = [watching(hold=True)] * 6
+    async with Running(client):
+        await until(lambda: len(script.queries(watch=True)) == 6, 0.75)  # one back-off alone takes 0.8 s
+
+    assert {query["resourceVersion"] for query in script.queries(watch=True)} == {"10"}
+    assert len(script.queries(watch=False)) == 1
