@@ -120,7 +120,7 @@ def _checked(name: str, document: object) -> Obj:
     for field in ("name", "namespace"):
         value = metadata.get(field)
         if value is not None and not isinstance(value, str):
-            raise CliError(f"{what} has a {_noun(value)} for metadata.{field}", f'put it in quotes: "{value}"')
+            raise CliError(f"{what} has a {_noun(value)} for metadata.{field}", "put it in quotes")
     return document
 
 

@@ -61,18 +61,20 @@ class Options:
             CliError: a value cannot be used.
         """
         data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+        absolute: list[str] = []
         for entry in weights or []:
-            preset, sep, folder = entry.partition("=")
-            if not (preset and sep and Path(folder).is_dir()):
+            preset, _, folder = entry.partition("=")
+            if not (preset and folder and Path(folder).expanduser().is_dir()):
                 raise CliError(
                     f"--weights {entry}: not PRESET=FOLDER with a folder that exists",
                     "for instance --weights phi-3-mini-4k-instruct=/models/phi-3",
                     exit_code=2,
                 )
+            absolute.append(f"{preset}={Path(folder).expanduser().absolute()}")
         if not (node_delay >= 0 and math.isfinite(node_delay)):
             raise CliError(f"--node-delay {node_delay}: not a number of seconds", "for instance 2", exit_code=2)
         folder_path = (home or Path(data) / "kaito").expanduser().absolute()
-        return cls(folder_path, port, node_delay, list(weights or []))
+        return cls(folder_path, port, node_delay, absolute)
 
 
 class Cluster:
