@@ -14,7 +14,7 @@ from kaito.local.node.env import ConfigMissing, PodFacts, container_env, expand,
 from kaito.local.node.images import ImageTable, ImageTableError, ImageUnknown, parse_weights
 from kaito.local.node.paths import PathMap
 from kaito.local.node.ports import Frontend, frontends
-from kaito.local.node.quantity import divide_up, parse_quantity
+from kaito.local.quantities import divide_up, parse_quantity
 
 POD: dict[str, Any] = {
     "metadata": {"name": "p", "namespace": "ns", "uid": "u-1", "labels": {"a": "b"}, "annotations": {"x": 'q"'}},

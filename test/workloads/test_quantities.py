@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
+from kaito.local.quantities import parse_quantity
 from kaito.local.workloads.intstr import resolve, surge_and_unavailable
-from kaito.local.workloads.quantities import parse_quantity
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from kaito.local.quantities import add, at_least, parse_list
 from manager.types import Obj
 
 from .. import pods as p
-from ..quantities import add, at_least, parse_list
 
 _DEFAULT_PODS = Fraction(110)
 HostPort = tuple[str, str, int]  # protocol, address, port

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 
+from kaito.local.quantities import parse_quantity
 from manager.selectors import selector_from
 from manager.types import Obj
 
 from .. import pods as p
-from ..quantities import parse_quantity
 
 PROVISIONER = "kaito.sh/local"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"

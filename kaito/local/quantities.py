@@ -6,6 +6,7 @@ not drift, and text again where a sum goes back into an object.
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -44,6 +45,12 @@ def parse_quantity(value: object) -> Fraction:
     number, exponent, suffix = found.groups()
     scale = Fraction(10) ** int(exponent) if exponent else _SUFFIX[suffix or ""]
     return Fraction(number) * scale
+
+
+def divide_up(quantity: str, divisor: str) -> int:
+    """``quantity / divisor``, rounded up to a whole number, as resourceFieldRef wants it."""
+    by = parse_quantity(divisor or "1") or Fraction(1)
+    return math.ceil(parse_quantity(quantity) / by)
 
 
 def add(total: dict[str, Fraction], more: dict[str, Fraction]) -> None:
