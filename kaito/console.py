@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -30,7 +30,7 @@ def out(text: str = "") -> None:
 
 def note(text: str) -> None:
     """Print something beside the answer."""
-    _Stderr().write(text + "\n")
+    _Tolerant(sys.stderr).write(text + "\n")
 
 
 def error(message: str, next_step: str = "", title: str = "error") -> None:
@@ -110,7 +110,8 @@ def step(title: str) -> Iterator[Step]:
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(file=cast("IO[str]", _Stderr()), highlight=False, force_terminal=True)
+    # The stream as it is now: during the display, sys.stderr is rich's, which prints above the line.
+    console = Console(file=cast("IO[str]", _Tolerant(sys.stderr)), highlight=False, force_terminal=True)
     symbol = "[red]✘[/red]"
     try:
         with Live(_Live(current), console=console, transient=True, refresh_per_second=8, redirect_stdout=False):
@@ -143,19 +144,22 @@ def _interactive() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-class _Stderr(io.TextIOBase):
-    """Standard error, without the errors of a terminal or a pipe that has gone."""
+class _Tolerant(io.TextIOBase):
+    """A stream without the errors of a terminal or a pipe that has gone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
 
     def write(self, text: str) -> int:
         try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            self._stream.write(text)
+            self._stream.flush()
         except (OSError, ValueError):
             pass  # nobody is there to be told
         return len(text)
 
     def isatty(self) -> bool:
-        return sys.stderr.isatty()
+        return self._stream.isatty()
 
     def fileno(self) -> int:
-        return sys.stderr.fileno()
+        return self._stream.fileno()
