@@ -77,7 +77,7 @@ async def test_the_process_takes_up_what_a_killed_one_left(world: Any, cluster: 
 async def test_a_cluster_without_machines_is_told_so_and_lets_workspaces_go(
     api_server: Any, namespace: str
 ) -> None:
-    """An operator that found no Machine CRD says in the condition what to install, and a deletion does not hang."""
+    """An operator that found no Machine CRD says in a condition what to install, and a deletion does not hang."""
     async with Client(api_server.config) as client:
         await client.apply(CRDS, next(crd for crd in crds() if crd["spec"]["names"]["kind"] == "Workspace"))
         while await client.discover(WORKSPACES.group, WORKSPACES.kind, WORKSPACES.version) is None:
