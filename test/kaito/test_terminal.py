@@ -84,7 +84,7 @@ def test_a_step_is_redrawn_on_one_line() -> None:
 def test_a_terminal_that_closes_does_not_stop_the_clean_up(tmp_path: Path) -> None:
     """When the window is closed in the middle of a step, the clean-up still runs to its end."""
     pid, terminal = _start(_HANG_UP, str(tmp_path / "cleaned"))
-    _read(terminal, until="working")
+    _read(terminal, until="up\r")
     os.close(terminal)
     deadline = time.monotonic() + 20
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
