@@ -46,7 +46,9 @@ def translated() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise CliError(" ".join(str(error).split()), f"name another with --kubeconfig or KUBECONFIG; {_START}") from error
+        raise CliError(
+            " ".join(str(error).split()), f"name another with --kubeconfig or KUBECONFIG; {_START}"
+        ) from error
     except ConnectionFailed as error:
         raise CliError(
             f"the API server does not answer: {error}",

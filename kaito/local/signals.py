@@ -3,7 +3,8 @@
 In: a coroutine that cleans up in ``finally`` blocks. Out: its result, or :class:`Interrupted` after the clean-up.
 The first SIGINT, SIGTERM or SIGHUP cancels it; further ones are answered with a word, since a clean-up that is
 torn down half-way is what leaves processes behind. What the work creates must be created inside it: before it
-starts and after it has ended, signals have their usual effect.
+starts, and after it has ended undisturbed, signals have their usual effect. After an interruption the process is
+expected to exit, and ignores them.
 """
 
 from __future__ import annotations
@@ -49,3 +50,5 @@ async def until_signal(work: Coroutine[Any, Any, T], interrupted: str) -> T:
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+            if received:
+                signal.signal(number, signal.SIG_IGN)  # all is done but the exit, which shall have its own code

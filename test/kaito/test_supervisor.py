@@ -239,8 +239,14 @@ async def test_a_signal_ends_the_work_after_its_clean_up(number: signal.Signals)
             await asyncio.sleep(0.1)
             cleaned = True
 
-    with pytest.raises(Interrupted) as interrupted:
-        await until_signal(work(), "stopping")
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(Interrupted) as interrupted:
+            await until_signal(work(), "stopping")
+        os.kill(os.getpid(), number)  # a third one, while the process exits, changes nothing
+    finally:
+        for each, effect in usual.items():
+            signal.signal(each, effect)
 
     assert cleaned
     assert interrupted.value.exit_code == 130
