@@ -35,6 +35,7 @@ from controllers.resources import MACHINES
 from manager.client import Client
 from manager.errors import Conflict, NotFound
 from manager.events import EventRecorder
+from manager.ownwrites import OwnWrites
 from manager.resources import NODES, PODS
 from manager.store import Store
 from manager.types import Obj, Request, Result
@@ -58,13 +59,16 @@ class MachineReconciler:
     clock: Callable[[], datetime]
     limits: Limits
     attempts: AttemptBook
+    own: OwnWrites
 
     async def reconcile(self, request: Request) -> Result:
         """Move one Machine one step nearer to its node, or to being gone."""
-        machine = self.machines.get(request.name)
-        if machine is None:
+        cached = self.machines.get(request.name)
+        if cached is None:
             self.attempts.forget(request.name)
+            self.own.forget(request.name)
             return Result()
+        machine = self.own.newest(request.name, cached)
         now = self.clock()
         obs = await self._observe(machine, now)
         plan = decide(obs, now)
@@ -194,8 +198,9 @@ class MachineReconciler:
         if status == before:
             return
         try:
-            await self.client.patch(MACHINES, obs.name, {"status": status}, subresource="status")
+            written = await self.client.patch(MACHINES, obs.name, {"status": status}, subresource="status")
         except NotFound:
             return
+        self.own.wrote(obs.name, written)
         for event in transitions(obs.conditions, conditions_of({"status": status})):
             self.recorder.event(obs.machine, event.type, event.reason, event.note)

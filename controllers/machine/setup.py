@@ -11,6 +11,7 @@ from controllers.resources import MACHINES
 from controllers.settings import MachineSettings
 from manager.builder import ControllerBuilder
 from manager.manager import Manager
+from manager.ownwrites import OwnWrites
 from manager.predicates import subject
 from manager.resources import NODES
 from manager.types import Obj, Request
@@ -39,6 +40,7 @@ def add_machine_controller(mgr: Manager, provider: CloudProvider, settings: Mach
         clock=settings.clock,
         limits=settings.limits,
         attempts=AttemptBook(),
+        own=OwnWrites(lambda: machines.resource_version),
     )
     builder = (
         ControllerBuilder(mgr, "machine")

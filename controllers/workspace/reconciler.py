@@ -1,8 +1,9 @@
 """The Workspace controller's loop: observe, decide, act, once for each key.
 
 In: the key of a Workspace. Out: Machines, node labels, the Service and the Deployment, and the status when it
-changed. The API server owns all state; nothing is remembered between two reconciles and nothing is waited for:
-every step that takes time ends in a change of an object that is watched.
+changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a change of
+an object that is watched. All that is remembered between two reconciles is what the API server answered to the
+last write, until the cache shows it, so that a lagging cache makes neither a second write nor a second event.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from manager.client import Client
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
 from manager.events import EventRecorder
 from manager.meta import with_finalizer, without_finalizer
+from manager.ownwrites import OwnWrites
 from manager.resources import NODES
 from manager.types import Obj, Request, Resource, Result
 
@@ -54,6 +56,7 @@ class WorkspaceReconciler:
     recorder: EventRecorder
     clock: Callable[[], datetime]
     registry: str
+    own: OwnWrites
 
     async def reconcile(self, request: Request) -> Result:
         """Move one Workspace one step nearer to serving, or to being gone.
@@ -61,9 +64,11 @@ class WorkspaceReconciler:
         Raises:
             ApiError: the API server refused a step. The status says so already; the queue tries again later.
         """
-        obj = self.stores.workspaces.get(request.name, request.namespace)
-        if obj is None:
+        cached = self.stores.workspaces.get(request.name, request.namespace)
+        if cached is None:
+            self.own.forget(str(request))
             return Result()
+        obj = self.own.newest(str(request), cached)
         obs = await observe(self.client, self.stores, obj, self.registry)
         plan = decide(obs, self.clock())
         refused: list[tuple[Failure, ApiError]] = []
@@ -133,11 +138,12 @@ class WorkspaceReconciler:
         if is_written(status, obs.obj.get("status")):
             return
         try:
-            await self.client.patch(
+            written = await self.client.patch(
                 WORKSPACES, obs.name, {"status": status}, namespace=obs.namespace, subresource="status"
             )
         except NotFound:
             return
+        self.own.wrote(str(Request(obs.namespace, obs.name)), written)
         before, after = conditions_of(obs.obj), conditions_of({"status": status})
         for event in transitions(before, after):
             self.recorder.event(obs.obj, event.type, event.reason, event.note)

@@ -12,6 +12,7 @@ from controllers.workspace.reconciler import WorkspaceReconciler
 from controllers.workspace.target import selector_labels
 from manager.builder import ControllerBuilder
 from manager.manager import Manager
+from manager.ownwrites import OwnWrites
 from manager.resources import DEPLOYMENTS, NODES, PODS, SERVICES
 from manager.store import Store
 from manager.types import Obj, Request
@@ -41,6 +42,7 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         recorder=mgr.events("kaito-workspace"),
         clock=settings.clock,
         registry=settings.registry,
+        own=OwnWrites(lambda: stores.workspaces.resource_version),
     )
     builder.options(max_concurrent=settings.max_concurrent).build(reconciler)
 

@@ -110,6 +110,8 @@ def _container(target: Target) -> Obj:
             "requests": {keys.GPU_RESOURCE: str(target.gpus)},
             "limits": {keys.GPU_RESOURCE: str(target.gpus)},
         },
+        # What a server says before it gives up, such as how to install an engine, reaches the Workspace.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         # Liveness and readiness begin only after the start-up probe has passed.
         "startupProbe": _probe(_STARTUP_PERIOD, math.ceil(startup_seconds(preset) / _STARTUP_PERIOD)),
         "readinessProbe": _probe(5, 2),

@@ -179,9 +179,6 @@ def test_a_watch_shows_what_changes(stack: Stack) -> None:
         lines.close()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="needs terminationMessagePolicy: FallbackToLogsOnError on the inference container"
-)
 def test_a_missing_engine_is_explained_in_the_workspace(stack: Stack, tmp_path: Path) -> None:
     """Where vLLM cannot be imported, the Workspace's condition names the command that installs it."""
     (tmp_path / "sitecustomize.py").write_text(_ENGINE_GONE)

@@ -254,6 +254,7 @@ def test_addresses_survive_and_are_unique(tmp_path: Path) -> None:
     file = tmp_path / "addresses.json"
     first = Addresses(file, IPv4Network("127.97.0.0/29"))
     given = {uid: first.assign(uid) for uid in ("a", "b", "c")}
+    first.close()
 
     again = Addresses(file, IPv4Network("127.97.0.0/29"))
 
@@ -264,3 +265,19 @@ def test_addresses_survive_and_are_unique(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no free pod address"):
         for number in range(10):
             again.assign(f"more-{number}")
+    again.close()
+
+
+def test_two_clusters_on_one_machine_never_share_a_pod_address(tmp_path: Path) -> None:
+    """What one agent has in use another does not hand out, until it is given back."""
+    network = IPv4Network("127.97.255.0/30")  # three addresses that may be used
+    ours, theirs = (Addresses(tmp_path / name, network) for name in ("ours", "theirs"))
+    first = {ours.assign("a"), theirs.assign("b"), ours.assign("c")}
+    with pytest.raises(RuntimeError, match="no free pod address"):
+        theirs.assign("d")
+    ours.release("a")
+
+    assert len(first) == 3
+    assert theirs.assign("d") in first
+    ours.close()
+    theirs.close()

@@ -126,6 +126,11 @@ async def test_an_orphan_is_adopted_and_a_relabelled_pod_released(
     """A ReplicaSet takes in a matching pod that nobody controls, and lets go of one that stops matching."""
     bare = {"metadata": {"name": "bare", "labels": {"app": "rs"}}, "spec": template(node)["spec"]}
     await client.create(PODS, bare, namespace=namespace)
+
+    async def bound() -> bool:  # then the controllers have seen it, and have no reason to make a pod of their own
+        return bool((await client.get(PODS, "bare", namespace))["spec"].get("nodeName"))
+
+    await until(bound)
     await client.create(REPLICASETS, workload(node, 1, "rs"), namespace=namespace)
 
     async def controller() -> str | None:

@@ -2,13 +2,21 @@
 
 Linux accepts every address of 127.0.0.0/8 without any set-up, so a pod that binds `$(POD_IP)` has all ports
 for itself. The file makes an address survive an agent restart; it is written before an address is handed
-out, so that no two pods ever have the same one.
+out, so that no two pods of one agent ever have the same one.
+
+Loopback addresses belong to the machine, and another cluster may run on it: a probe would then be answered by
+a stranger's server. So an address is claimed while it is in use, by a name in the kernel's abstract socket
+namespace, which has the same scope as the loopback interface, and which the kernel frees with the process.
+The search begins at a random place, so that agents meet rarely even in the moments when a claim has lapsed.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import random
+import socket
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -20,17 +28,22 @@ POD_NETWORK = IPv4Network("127.97.0.0/16")
 class Addresses:
     """Owner of the address file."""
 
-    def __init__(self, file: Path, network: IPv4Network = POD_NETWORK) -> None:
+    def __init__(self, file: Path, network: IPv4Network = POD_NETWORK, rng: random.Random | None = None) -> None:
         self._file = file
         self._network = network
         self._by_pod: dict[str, str] = {}
+        self._claims: dict[str, socket.socket] = {}
         try:
             self._by_pod = {str(k): str(IPv4Address(v)) for k, v in json.loads(file.read_bytes()).items()}
         except FileNotFoundError:
             pass
         except (ValueError, AttributeError) as err:
             log.warning("address file is broken and starts anew file=%s error=%s", file, err)
-        self._last = int(network.network_address)
+        for address in self._by_pod.values():
+            if not self._claim(address):
+                log.warning("pod address is also used by another cluster on this machine address=%s", address)
+        rng = rng or random.Random()  # noqa: S311 - spreads clusters over the network, guards nothing
+        self._last = int(network.network_address) + rng.randrange(network.num_addresses)
 
     def assign(self, uid: str) -> str:
         """The pod's address; the same one every time.
@@ -45,9 +58,10 @@ class Addresses:
         for step in range(1, size):
             # Onward from the last one: an address that was just given back rests as long as possible.
             candidate = first + (self._last - first + step) % size
-            if candidate not in used and candidate & 0xFF not in (0, 255):
+            address = str(IPv4Address(candidate))
+            if candidate not in used and candidate & 0xFF not in (0, 255) and self._claim(address):
                 self._last = candidate
-                self._by_pod[uid] = str(IPv4Address(candidate))
+                self._by_pod[uid] = address
                 self._save()
                 return self._by_pod[uid]
         raise RuntimeError(f"no free pod address in {self._network}")
@@ -56,14 +70,39 @@ class Addresses:
         """Forget the addresses of pods that are not in `uids`."""
         stale = set(self._by_pod) - uids
         for uid in stale:
-            del self._by_pod[uid]
+            self._unclaim(self._by_pod.pop(uid))
         if stale:
             self._save()
 
     def release(self, uid: str) -> None:
         """The pod is gone."""
-        if self._by_pod.pop(uid, None) is not None:
+        address = self._by_pod.pop(uid, None)
+        if address is not None:
+            self._unclaim(address)
             self._save()
+
+    def close(self) -> None:
+        """Give up all claims; the file is kept for the next agent."""
+        for address in list(self._claims):
+            self._unclaim(address)
+
+    def _claim(self, address: str) -> bool:
+        """Whether the address is now this process's own."""
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0kaito.sh/pod-address/{address}")
+        except OSError as err:
+            claim.close()
+            if err.errno != errno.EADDRINUSE:
+                raise
+            return False
+        self._claims[address] = claim
+        return True
+
+    def _unclaim(self, address: str) -> None:
+        claim = self._claims.pop(address, None)
+        if claim is not None:
+            claim.close()
 
     def _save(self) -> None:
         fresh = self._file.with_suffix(".tmp")

@@ -120,6 +120,7 @@ class Agent:
             self._make_folders()
             stack.enter_context(_lock(self.options.state))
             host, cloud = self._compose()
+            stack.callback(host.addresses.close)
             stack.push_async_callback(self._client.close)
             stack.push_async_callback(host.prober.close)
             await self._serve(stack, cloud)

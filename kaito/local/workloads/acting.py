@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from manager.client import Client
 from manager.errors import ApiError, Conflict, NotFound
 from manager.events import EventRecorder
+from manager.ownwrites import OwnWrites
 from manager.store import Store
 from manager.types import Obj, Request, Resource
 
 from . import pods as p
 from .ownership import Claims, adoption_patch, release_patch
-from .ownwrites import OwnWrites
 from .patching import merge_patch
 
 log = logging.getLogger("kaito.local.workloads.acting")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from manager.builder import ControllerBuilder
 from manager.errors import ApiError
 from manager.manager import Manager
+from manager.ownwrites import OwnWrites
 from manager.resources import DAEMONSETS, NODES, PODS
 from manager.selectors import selector_from
 from manager.types import Obj, Request, Result
@@ -15,7 +16,6 @@ from .. import pods as p
 from .. import revisions
 from ..acting import Children, Owners, is_namespace_ending
 from ..ownership import sort_out
-from ..ownwrites import OwnWrites
 from ..templates import REVISION_LABEL
 from ..times import Clock
 from ..world import World, request_for

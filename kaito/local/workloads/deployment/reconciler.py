@@ -8,6 +8,7 @@ from manager.builder import ControllerBuilder
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
 from manager.manager import Manager
 from manager.meta import controller_of
+from manager.ownwrites import OwnWrites
 from manager.resources import DEPLOYMENTS, PODS, REPLICASETS
 from manager.selectors import selector_from
 from manager.types import Obj, Request, Result
@@ -16,7 +17,6 @@ from .. import pods as p
 from ..acting import Children, Owners, is_namespace_ending
 from ..conditions import make, set_condition
 from ..ownership import sort_out
-from ..ownwrites import OwnWrites
 from ..replicaset.decide import wanted
 from ..templates import same_template
 from ..times import Clock

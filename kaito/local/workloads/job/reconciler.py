@@ -5,6 +5,7 @@ from __future__ import annotations
 from manager.builder import ControllerBuilder
 from manager.errors import ApiError, Conflict, NotFound
 from manager.manager import Manager
+from manager.ownwrites import OwnWrites
 from manager.resources import JOBS, PODS
 from manager.selectors import selector_from
 from manager.types import Obj, Request, Result
@@ -12,7 +13,6 @@ from manager.types import Obj, Request, Result
 from .. import pods as p
 from ..acting import Children, Owners, is_namespace_ending
 from ..ownership import sort_out
-from ..ownwrites import OwnWrites
 from ..templates import pod_from_template
 from ..times import Clock
 from ..world import World

@@ -8,6 +8,7 @@ from manager.builder import ControllerBuilder
 from manager.errors import ApiError
 from manager.manager import Manager
 from manager.meta import controller_of
+from manager.ownwrites import OwnWrites
 from manager.resources import PODS, REPLICASETS
 from manager.selectors import selector_from
 from manager.types import Obj, Request, Result
@@ -15,7 +16,6 @@ from manager.types import Obj, Request, Result
 from .. import pods as p
 from ..acting import Children, Owners, is_namespace_ending
 from ..ownership import sort_out
-from ..ownwrites import OwnWrites
 from ..templates import pod_from_template
 from ..times import Clock
 from ..world import World, request_for

@@ -5,6 +5,7 @@ from __future__ import annotations
 from manager.builder import ControllerBuilder
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
 from manager.manager import Manager
+from manager.ownwrites import OwnWrites
 from manager.resources import CONTROLLERREVISIONS, PERSISTENTVOLUMECLAIMS, PODS, STATEFULSETS
 from manager.selectors import selector_from
 from manager.types import Obj, Request, Result
@@ -13,7 +14,6 @@ from .. import history, revisions
 from .. import pods as p
 from ..acting import Children, Owners, is_namespace_ending
 from ..ownership import Claims, sort_out
-from ..ownwrites import OwnWrites
 from ..templates import REVISION_LABEL
 from ..times import Clock
 from ..world import World

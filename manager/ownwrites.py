@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from manager.meta import is_deleting, resource_version, uid
 from manager.types import Obj
-
-from .pods import is_terminating, meta_of, uid_of
 
 
 def version_of(obj: Obj) -> int:
     """The resourceVersion as the number that it is on every server we know; 0 when it is not."""
-    text = str(meta_of(obj).get("resourceVersion") or "")
+    text = resource_version(obj)
     return int(text) if text.isdecimal() else 0
 
 
@@ -38,12 +37,12 @@ class OwnWrites:
 
     def wrote(self, owner: str, obj: Obj) -> None:
         """The server answered a create or patch, made for ``owner``, with ``obj``."""
-        self._written.setdefault(owner, {})[uid_of(obj)] = obj
+        self._written.setdefault(owner, {})[uid(obj)] = obj
 
     def deleted(self, owner: str, obj: Obj) -> None:
         """The server accepted the deletion of ``obj``."""
-        self._deleted.setdefault(owner, {})[uid_of(obj)] = version_of(obj)
-        self._written.get(owner, {}).pop(uid_of(obj), None)
+        self._deleted.setdefault(owner, {})[uid(obj)] = version_of(obj)
+        self._written.get(owner, {}).pop(uid(obj), None)
 
     def forget(self, owner: str) -> None:
         """The owner is gone."""
@@ -52,7 +51,7 @@ class OwnWrites:
 
     def view(self, owner: str, cached: Iterable[Obj]) -> list[Obj]:
         """What the cache says, newer own writes laid over it, own deletions marked as terminating."""
-        objects = {uid_of(obj): obj for obj in cached}
+        objects = {uid(obj): obj for obj in cached}
         if owner not in self._written and owner not in self._deleted:
             return list(objects.values())
         text = self._cache_version()
@@ -61,32 +60,36 @@ class OwnWrites:
         self._mark_deleted(owner, objects, reached)
         return list(objects.values())
 
+    def newest(self, owner: str, cached: Obj) -> Obj:
+        """One object as this process last wrote it, or as the cache has it when that is newer."""
+        return next(obj for obj in self.view(owner, [cached]) if uid(obj) == uid(cached))
+
     def _mark_deleted(self, owner: str, objects: dict[str, Obj], reached: int) -> None:
         deleted = self._deleted.get(owner, {})
-        for uid, version in list(deleted.items()):
-            obj = objects.get(uid)
+        for key, version in list(deleted.items()):
+            obj = objects.get(key)
             if obj is None:
                 # Absent may also mean that the cache has not even seen its creation yet.
                 if reached >= version:
-                    del deleted[uid]
-            elif is_terminating(obj):
-                del deleted[uid]
+                    del deleted[key]
+            elif is_deleting(obj):
+                del deleted[key]
             else:
                 # The server's mark, which the cache will show in a moment; the time itself decides nothing.
-                metadata = {**meta_of(obj), "deletionTimestamp": "1970-01-01T00:00:00Z"}
-                objects[uid] = {**obj, "metadata": metadata}
+                metadata = {**obj["metadata"], "deletionTimestamp": "1970-01-01T00:00:00Z"}
+                objects[key] = {**obj, "metadata": metadata}
         if not deleted:
             self._deleted.pop(owner, None)
 
     def _lay_over(self, owner: str, objects: dict[str, Obj], reached: int) -> None:
         written = self._written.get(owner, {})
-        for uid, obj in list(written.items()):
-            cached = objects.get(uid)
+        for key, obj in list(written.items()):
+            cached = objects.get(key)
             # Gone from a cache that has passed the write means deleted since; still absent means not seen yet.
             caught_up = version_of(obj) <= (version_of(cached) if cached is not None else reached)
             if caught_up:
-                del written[uid]
+                del written[key]
             else:
-                objects[uid] = obj
+                objects[key] = obj
         if not written:
             self._written.pop(owner, None)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kaito.local.workloads.ownwrites import OwnWrites
 from kaito.local.workloads.pods import is_terminating, uid_of
+from manager.ownwrites import OwnWrites
 
 Obj = dict[str, Any]
 
