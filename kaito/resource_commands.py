@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.validation import validate_create
+from api.validation import Violation, validate_create, validate_update
 from kaito.console import out
 from kaito.errors import CliError
 from kaito.kube import WORKSPACES, connect, display, find_resource, refusal, resource_of, translated
@@ -156,10 +156,11 @@ async def _rehearse(client: Client, objects: list[Obj], namespace: str | None, d
     brings_kinds = any(obj["kind"] == "CustomResourceDefinition" for obj in objects)
     new_spaces = {obj["metadata"]["name"] for obj in objects if obj["kind"] == "Namespace"}
     problems: list[CliError] = []
+    seen: set[tuple[Resource, str | None, str]] = set()
     for obj in objects:
         try:
             target = placed(obj, await resource_of(client, obj), namespace, default)
-            await _apply(client, target, dry_run=True)
+            await _rehearse_one(client, target, seen)
         except CliError as error:
             if error.exit_code != 1 or not brings_kinds:
                 problems.append(error)
@@ -174,6 +175,23 @@ async def _rehearse(client: Client, objects: list[Obj], namespace: str | None, d
         raise CliError(found.message, hint, exit_code=found.exit_code, title=found.title)
     if problems:
         raise CliError("\n  ".join(_headed([problem.message for problem in problems])), _UNCHANGED)
+
+
+async def _rehearse_one(client: Client, target: Target, seen: set[tuple[Resource, str | None, str]]) -> None:
+    key = (target.resource, target.namespace, target.name)
+    if key in seen:
+        raise CliError(
+            f"two of the objects are {target}: the second would change the first",
+            "apply them one at a time, or each in a namespace of its own with -n",
+        )
+    seen.add(key)
+    before = await _existing(client, target)
+    after = await _apply(client, target, dry_run=True)
+    # Apply leaves what the manifest does not mention, so the rules are held against both together.
+    if before is not None and is_workspace(target.obj):
+        wrong = _lines(after, validate_update(before, after))
+        if wrong:
+            raise CliError("\n  ".join(_headed(wrong)), _UNCHANGED)
 
 
 async def _apply(client: Client, target: Target, *, dry_run: bool) -> Obj:
@@ -242,13 +260,20 @@ async def _newest(client: Client, workspace: str, namespace: str) -> str:
     return str(pods[-1]["metadata"]["name"])
 
 
+def is_workspace(obj: Obj) -> bool:
+    """Whether the rules of ``api.validation`` are about this object."""
+    return obj["kind"] == "Workspace" and str(obj["apiVersion"]).startswith("kaito.sh/")
+
+
 def _problems(obj: Obj) -> list[str]:
-    if obj["kind"] != "Workspace" or not str(obj["apiVersion"]).startswith("kaito.sh/"):
-        return []
+    return _lines(obj, validate_create(obj)) if is_workspace(obj) else []
+
+
+def _lines(obj: Obj, violations: Iterable[Violation]) -> list[str]:
     name = obj["metadata"]["name"]
     return [
         f"{name}: {f'{v.path}: ' if v.path else ''}{v.message}{f' ({v.hint})' if v.hint else ''}"
-        for v in validate_create(obj)
+        for v in violations
     ]
 
 

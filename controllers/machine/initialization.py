@@ -37,7 +37,16 @@ def initialization(obs: Observation, *, registered: bool) -> Phase:
 
 def _health(node: Obj | None) -> Phase:
     if node is None:
-        return Phase(marks=(Mark(READY, "False", "NodeNotFound", "the node of this Machine is gone"),))
+        return Phase(
+            marks=(
+                Mark(
+                    READY,
+                    "False",
+                    "NodeNotFound",
+                    "the node of this Machine is gone; delete the Machine to have a new one made",
+                ),
+            )
+        )
     ready, said = readiness(node)
     return Phase() if ready else Phase(marks=(Mark(READY, "False", "NodeNotReady", said),))
 

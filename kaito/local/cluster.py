@@ -70,11 +70,29 @@ class Options:
                     "for instance --weights phi-3-mini-4k-instruct=/models/phi-3",
                     exit_code=2,
                 )
+            _check_weights(preset, Path(folder).expanduser())
             absolute.append(f"{preset}={Path(folder).expanduser().absolute()}")
         if not (node_delay >= 0 and math.isfinite(node_delay)):
             raise CliError(f"--node-delay {node_delay}: not a number of seconds", "for instance 2", exit_code=2)
         folder_path = (home or Path(data) / "kaito").expanduser().absolute()
         return cls(folder_path, port, node_delay, absolute)
+
+
+def _check_weights(preset: str, folder: Path) -> None:
+    """Refuse a preset that nobody knows, and a folder without a model, before anything is started."""
+    from api.catalog import preset as known
+    from api.errors import UnknownPreset
+
+    try:
+        known(preset)
+    except UnknownPreset as error:
+        raise CliError(f"--weights {preset}=...: {error}", exit_code=2) from error
+    if not (folder / "config.json").is_file():
+        raise CliError(
+            f"--weights: {folder} holds no config.json",
+            "give the folder of a model in Hugging Face's layout: config.json, tokenizer, *.safetensors",
+            exit_code=2,
+        )
 
 
 class Cluster:
@@ -318,16 +336,22 @@ def shown(path: Path) -> str:
 
 def client_command() -> str:
     """The command that a person here would use: kubectl, or kaito where that is not installed."""
-    return "kubectl" if shutil.which("kubectl") else "kaito"
+    return "kubectl" if shutil.which("kubectl") else kaito_command()
+
+
+def kaito_command() -> str:
+    """How a person here would type this installation's command: by name where PATH finds it, else by its path."""
+    here = Path(sys.executable).parent / "kaito"
+    return "kaito" if shutil.which("kaito") == str(here) else shown(here)
 
 
 def _greeting(cluster: Cluster, seconds: float) -> str:
     tool = client_command()
     commands = [
         (f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}", ""),
-        (f"{tool} apply -f {shown(SAMPLE)}", "or: kaito apply -f ..." if tool == "kubectl" else ""),
+        (f"{tool} apply -f {shown(SAMPLE)}", f"or: {kaito_command()} apply -f ..." if tool == "kubectl" else ""),
         (f"{tool} get workspace -w", "until WORKSPACEREADY is True; then Ctrl-C"),
-        ('kaito chat workspace-phi-3-mini "What is KAITO?"', ""),
+        (f'{kaito_command()} chat workspace-phi-3-mini "What is KAITO?"', ""),
     ]
     width = max(len(command) for command, remark in commands if remark)
     lines = "\n".join(

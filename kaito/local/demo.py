@@ -19,7 +19,7 @@ from kaito.chat import post_chat, service_url
 from kaito.console import note, out, step, table
 from kaito.errors import CliError
 from kaito.kube import WORKSPACES, resource_of, translated
-from kaito.local.cluster import SAMPLE, Cluster, Options, client_command, running, shown
+from kaito.local.cluster import SAMPLE, Cluster, Options, client_command, kaito_command, running, shown
 from kaito.local.progress import follow
 from kaito.local.signals import until_signal
 from kaito.manifests import read
@@ -70,6 +70,8 @@ async def _tell(cluster: Cluster, workspace: Obj, manifest: Path, prompt: str, t
         reply = await client.request("GET", WORKSPACES.path(namespace), headers={"Accept": TABLE})
         out(table(table_rows(reply, wide=False, with_namespace=False)))
         url = await service_url(client, name, namespace)
+    if url.count(":") > 1:
+        note(f"\nThis user may not listen on port 80, so the Service answers at {url} instead.")
     body = {"prompt": prompt}
     out(f"\n$ curl -X POST {url}/chat -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}")
     out(json.dumps(await post_chat(url, body), ensure_ascii=False))
@@ -90,6 +92,5 @@ def _farewell(seconds: float) -> str:
 That was the whole path in {seconds:.0f} s: manifest, operator, Machine, node, Deployment, vLLM, /chat.
 The GPU node was simulated and the model is a small stand-in with the preset's architecture. To go on:
 
-  make up                            # the same cluster, kept running, for kubectl and curl
-  kaito chat WORKSPACE "..."         # ask it something else
-  kaito --help                       # everything that the command does"""
+  make up                     # the same cluster, kept running; prints the commands to use it with
+  {kaito_command()} --help    # everything that the command does"""

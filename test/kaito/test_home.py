@@ -181,6 +181,17 @@ def test_a_damaged_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
         read_kubeconfig(tmp_path / "kubeconfig")
 
 
+def test_weights_of_an_unknown_preset_or_without_a_model_are_refused(tmp_path: Path) -> None:
+    """A preset that nobody knows and a folder without a config.json are named before anything starts."""
+    with pytest.raises(CliError, match="phi-3-mini-4k"):
+        Options.of(None, weights=[f"phi-3-mini-4k={tmp_path}"])
+    with pytest.raises(CliError, match=r"no config\.json"):
+        Options.of(None, weights=[f"phi-3-mini-4k-instruct={tmp_path}"])
+    (tmp_path / "config.json").write_text("{}")
+
+    assert Options.of(None, weights=[f"phi-3-mini-4k-instruct={tmp_path}"]).weights
+
+
 @pytest.mark.parametrize("entry", ["", "phi", "=", "phi=", "=/", "phi=/does/not/exist"])
 def test_weights_that_are_not_there_are_refused(entry: str) -> None:
     """--weights must name a preset and a folder that exists."""

@@ -48,14 +48,16 @@ _RETURNED_WHEN_GONE = {
 class Call:
     """One request for a resource."""
 
-    def __init__(self, request: web.BaseRequest, path: Path, resource: ResourceType, now: dt.datetime) -> None:
+    def __init__(
+        self, request: web.BaseRequest, path: Path, resource: ResourceType, clock: Callable[[], dt.datetime]
+    ) -> None:
         self.request = request
         self.path = path
         self.resource = resource
         self.query: Mapping[str, str] = request.query
         self.options = Options.parse(self.query, request.headers.get("User-Agent", ""))
         self.shape: Shape = negotiate(request.headers.get("Accept", ""))
-        self.renderer = Renderer(self.shape, self.query.get("includeObject", ""), now)
+        self.renderer = Renderer(self.shape, self.query.get("includeObject", ""), clock)
         if resource.deprecation_warning:
             self.options.warnings.append(resource.deprecation_warning)
 
@@ -281,7 +283,7 @@ class Handlers:
         if deleted.gone and not (not call.resource.group and call.resource.plural in _RETURNED_WHEN_GONE):
             status: Obj = status_success(call.resource, name, deleted.obj["metadata"].get("uid", ""))
             return call.respond(
-                Renderer(Shape(yaml=call.shape.yaml), "", self._clock()).object(call.resource, status)
+                Renderer(Shape(yaml=call.shape.yaml), "", self._clock).object(call.resource, status)
             )
         return call.respond(call.renderer.object(call.resource, deleted.obj))
 

@@ -1,4 +1,4 @@
-"""Logs, exec, attach and port-forward: requests handed on to the node agent of the pod.
+"""Logs, exec and attach: requests handed on to the node agent of the pod.
 
 In: a pod's record, the subresource, the client's query. Out: the agent's answer, streamed; WebSocket messages
 are copied both ways as they are, subprotocol included. The agent is found through the Node's address and
@@ -32,7 +32,6 @@ _CHUNK = 64 * 1024
 _CONNECT_SECONDS = 10.0
 _MAX_MESSAGE = 4 * 1024 * 1024
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-_PATHS = {"exec": "exec", "attach": "attach", "portforward": "portForward"}
 
 
 class KubeletProxy:
@@ -115,11 +114,9 @@ class KubeletProxy:
             return str(chosen)
         raise bad_request(f"a container name must be specified for pod {name}, choose one of: [{' '.join(main)}]")
 
-    def _url(self, kind: str, namespace: str, name: str, query: Mapping[str, str], *, container: bool) -> str:
+    def _url(self, kind: str, namespace: str, name: str, query: Mapping[str, str]) -> str:
         pod = self._pod(namespace, name)
-        path = f"/{kind}/{namespace}/{name}"
-        if container:
-            path += f"/{self._container(pod, query.get('container', ''))}"
+        path = f"/{kind}/{namespace}/{name}/{self._container(pod, query.get('container', ''))}"
         base = self._base(pod)
         rest = [(key, value) for key, value in _items(query) if key != "container"]
         return f"{base}{path}" + (f"?{urlencode(rest)}" if rest else "")
@@ -128,7 +125,7 @@ class KubeletProxy:
         self, request: web.BaseRequest, namespace: str, name: str, query: Mapping[str, str]
     ) -> web.StreamResponse:
         """Stream a container's log."""
-        url = self._url("containerLogs", namespace, name, query, container=True)
+        url = self._url("containerLogs", namespace, name, query)
         try:
             reply = await self._client().get(url, headers=self._headers())
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -149,7 +146,11 @@ class KubeletProxy:
     async def stream(
         self, request: web.BaseRequest, kind: str, namespace: str, name: str, query: Mapping[str, str]
     ) -> web.StreamResponse:
-        """Join a client's WebSocket with the agent's for exec, attach or port-forward."""
+        """Join a client's WebSocket with the agent's for exec or attach; there is no port-forward."""
+        if kind == "portforward":
+            raise bad_request(
+                "no port-forward here: every ClusterIP and pod address answers on this machine itself"
+            )
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise bad_request(f"{kind} needs a WebSocket (kubectl 1.31 or newer); the SPDY protocol is not served")
         offered = [
@@ -157,7 +158,7 @@ class KubeletProxy:
             for value in request.headers.getall("Sec-WebSocket-Protocol", ())
             for protocol in value.split(",")
         ]
-        url = self._url(_PATHS[kind], namespace, name, query, container=kind != "portforward")
+        url = self._url(kind, namespace, name, query)
         try:
             agent = await self._client().ws_connect(
                 url, headers=self._headers(), protocols=offered, max_msg_size=_MAX_MESSAGE, autoping=True

@@ -7,7 +7,7 @@ wherever shape and version allow: a list of a thousand pods is then a join of by
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, cast
 
 import orjson
@@ -28,10 +28,10 @@ Include = Literal["Metadata", "None", "Object"]
 class Renderer:
     """Renders for one request."""
 
-    def __init__(self, shape: Shape, include: str, now: dt.datetime) -> None:
+    def __init__(self, shape: Shape, include: str, clock: Callable[[], dt.datetime]) -> None:
         self.shape = shape
         self._include: Include = cast("Include", include if include in ("None", "Object") else "Metadata")
-        self._now = now
+        self._clock = clock  # asked for every table: a watch renders its rows over minutes
 
     def object(self, resource: ResourceType, obj: Obj, raw: bytes | None = None) -> bytes:
         """One object."""
@@ -91,7 +91,7 @@ class Renderer:
 
     def _table(self, resource: ResourceType, objects: Iterable[Obj], meta: Obj, *, headings: bool = True) -> Obj:
         table = render_table(
-            resource, objects, now=self._now, include=self._include, list_meta=meta, headings=headings
+            resource, objects, now=self._clock(), include=self._include, list_meta=meta, headings=headings
         )
         table["apiVersion"] = f"meta.k8s.io/{self.shape.version}"
         return table
