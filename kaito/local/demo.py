@@ -92,5 +92,5 @@ def _farewell(seconds: float) -> str:
 That was the whole path in {seconds:.0f} s: manifest, operator, Machine, node, Deployment, vLLM, /chat.
 The GPU node was simulated and the model is a small stand-in with the preset's architecture. To go on:
 
-  make up                     # the same cluster, kept running; prints the commands to use it with
-  {kaito_command()} --help    # everything that the command does"""
+  make up  # the same cluster, kept running; prints the commands to use it with
+  {kaito_command()} --help  # everything that the command does"""
