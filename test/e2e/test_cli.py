@@ -165,7 +165,8 @@ def test_two_manifests_of_one_name_are_not_merged(stack: Stack) -> None:
 
     assert (together.returncode, tuning.returncode, over.returncode) == (1, 0, 1), (together, tuning, over)
     assert "two of the objects are workspace.kaito.sh/workspace-phi-3-mini" in together.stderr
-    assert "cannot be toggled once set" in over.stderr
+    # A server of 1.20 leaves nulls where apply takes fields away, and refuses those before the rule is asked.
+    assert re.search(r"cannot be toggled once set|Invalid value: \"null\"", over.stderr), over.stderr
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
 
 
