@@ -113,8 +113,13 @@ class Client:
         self._closed = True
         if self._sessions is not None:
             for session in self._sessions:
+                if session.connector is not None:
+                    # A polite TLS farewell would outlive the call, and often the event loop.
+                    await session.connector.close(abort_ssl=True)
                 await session.close()
             self._sessions = None
+            await asyncio.sleep(0)  # aborted transports close their sockets in the loop's next turn
+            await asyncio.sleep(0)
 
     # ------------------------------------------------------------------ verbs
 
