@@ -57,16 +57,16 @@ async def test_the_node_is_ready_with_a_lease(node: Node, client: Client) -> Non
 async def test_a_pod_runs_from_init_to_deletion(node: Node, client: Client, namespace: str) -> None:
     """Init containers prepare volumes, probes make it ready, a ConfigMap edit arrives, deletion ends it."""
     await client.create(CONFIGMAPS, {"metadata": {"name": "cm"}, "data": {"a": "one"}}, namespace=namespace)
-    mounts = [{"name": "cm", "mountPath": "/cfg"}, {"name": "work", "mountPath": "/work"}]
+    mounts = [{"name": "cm", "mountPath": "/cfg"}, {"name": "work", "mountPath": "/site"}]
     init = {
         "name": "init",
         "image": "busybox",
-        "command": ["sh", "-c", "cp /cfg/a /work/index.html; echo prepared"],
+        "command": ["sh", "-c", "cp /cfg/a /site/index.html; echo prepared"],
         "volumeMounts": mounts,
     }
     main = {
         "image": "python:3",
-        "command": ["python", "-m", "http.server", "8000", "--bind", "$(IP)", "--directory", "/work"],
+        "command": ["python", "-m", "http.server", "8000", "--bind", "$(IP)", "--directory", "/site"],
         "env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "ports": [{"name": "web", "containerPort": 8000}],
         "readinessProbe": {"httpGet": {"port": "web", "path": "/"}, "periodSeconds": 1},
