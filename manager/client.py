@@ -1,43 +1,32 @@
 """Every request to an API server: typed in its verbs, untyped in its objects.
 
-In: a ``RestConfig``. Out: plain dicts, or errors of ``manager.errors``; no exception of the HTTP library gets out.
-Requests and watches use connection pools of their own, because every watch keeps a connection for minutes. A write
-goes to the server at once; nothing is cached here. Answers that ask to wait (``Retry-After``) are obeyed up to ten
-times. Semantics: Kubernetes API concepts, "verbs", "server-side apply", "efficient detection of changes".
+In: a ``RestConfig``. Out: plain dicts, or errors of ``manager.errors``. A write goes to the server at once;
+nothing is cached here. Semantics: Kubernetes API concepts, "verbs", "server-side apply",
+"efficient detection of changes".
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+import builtins
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self, TypedDict, Unpack
 
 import orjson
 
+from manager import watch
 from manager.config import RestConfig
-from manager.errors import ApiError, ConfigError, ConnectionFailed, NotFound, StreamSilent, api_error
-from manager.lines import LineSplitter
+from manager.errors import ApiError, NotFound
 from manager.rest_metrics import RestObserver
+from manager.transport import Query, Transport
 from manager.types import Obj, Resource
+from manager.watch import WatchEvent as WatchEvent
+from manager.watch import decode
 
-if TYPE_CHECKING:
-    import aiohttp
-
-log = logging.getLogger("kaito.manager.client")
-
-_REQUEST_SECONDS = 60.0
-_CONNECT_SECONDS = 10.0
-_MAX_RETRY_AFTER = 10  # tries, as client-go's transport
-_MAX_WAIT = 60.0  # seconds that one Retry-After may cost
 _PAGE = 500
-_WATCH_SLACK = 30.0  # seconds after timeoutSeconds at which a watch is ended from this side
-INACTIVITY_SECONDS = 70.0  # bookmarks come about once a minute; HTTP/1.1 has no ping to tell a dead peer
 
 
 class PatchType(StrEnum):
@@ -58,15 +47,17 @@ class ObjectList:
     continue_token: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WatchEvent:
-    """ADDED, MODIFIED, DELETED or BOOKMARK, with the object. ERROR events are raised, not delivered."""
+class WatchOptions(TypedDict, total=False):
+    """What :meth:`Client.watch_batches` takes by name."""
 
-    type: str
-    object: Obj
+    resource_version: str | None
+    label_selector: str | None
+    field_selector: str | None
+    timeout_seconds: int | None
+    allow_bookmarks: bool
+    send_initial_events: bool
 
 
-Query = Mapping[str, str | int | bool | None]
 Body = Obj | list[Obj]
 
 
@@ -90,15 +81,10 @@ class Client:
     ) -> None:
         self.config = config
         self.field_manager = field_manager
-        self._user_agent = user_agent
-        self._observer = observer
-        self._base = config.server.rstrip("/")
-        self._sessions: tuple[aiohttp.ClientSession, aiohttp.ClientSession] | None = None
-        self._warned: set[str] = set()
-        self._closed = False
+        self._transport = Transport(config, user_agent=user_agent, observer=observer)
 
     def __repr__(self) -> str:
-        return f"<Client {self._base} as {self.field_manager}>"
+        return f"<Client {self._transport.base} as {self.field_manager}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,16 +96,7 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections; running watches, and every later request, end with ``ConnectionFailed``."""
-        self._closed = True
-        if self._sessions is not None:
-            for session in self._sessions:
-                if session.connector is not None:
-                    # A polite TLS farewell would outlive the call, and often the event loop.
-                    await session.connector.close(abort_ssl=True)
-                await session.close()
-            self._sessions = None
-            await asyncio.sleep(0)  # aborted transports close their sockets in the loop's next turn
-            await asyncio.sleep(0)
+        await self._transport.close()
 
     # ------------------------------------------------------------------ verbs
 
@@ -261,6 +238,16 @@ class Client:
         await self.request("DELETE", resource.path(namespace, name), body=body)
 
     async def watch(
+        self, resource: Resource, namespace: str | None = None, **options: Unpack[WatchOptions]
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """As :meth:`watch_batches`, one event at a time. Who leaves the loop early closes the generator
+        (``contextlib.aclosing``), so that the connection ends there and then."""
+        async with aclosing(self.watch_batches(resource, namespace, **options)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    def watch_batches(
         self,
         resource: Resource,
         namespace: str | None = None,
@@ -271,9 +258,8 @@ class Client:
         timeout_seconds: int | None = None,
         allow_bookmarks: bool = True,
         send_initial_events: bool = False,
-    ) -> AsyncGenerator[WatchEvent, None]:
-        """Changes after a resource version, until the server ends the stream. Who leaves the loop early closes the
-        generator (``contextlib.aclosing``), so that the connection ends there and then.
+    ) -> AsyncGenerator[builtins.list[WatchEvent], None]:
+        """Changes after a resource version, until the server ends the stream; in batches as read.
 
         Raises:
             ApiError: the watch could not be opened, or an ERROR event came (``Gone`` when the version is too old).
@@ -289,19 +275,16 @@ class Client:
         }
         if send_initial_events:
             query |= {"sendInitialEvents": True, "resourceVersionMatch": "NotOlderThan"}
-        silence = INACTIVITY_SECONDS if allow_bookmarks else None
-        total = timeout_seconds + _WATCH_SLACK if timeout_seconds else None
-        async with aclosing(self._stream(resource.path(namespace), query, silence=silence, total=total)) as lines:
-            async for line in lines:
-                event = _decode(line)
-                if event.get("type") == "ERROR":
-                    status = event.get("object") or {}
-                    raise api_error(int(status.get("code") or 500), status)
-                yield WatchEvent(str(event.get("type")), event.get("object") or {})
+        silence = watch.INACTIVITY_SECONDS if allow_bookmarks else None
+        total = timeout_seconds + watch.WATCH_SLACK if timeout_seconds else None
+        return watch.watch_events(self._transport, resource.path(namespace), query, silence=silence, total=total)
 
-    def stream_lines(self, path: str, *, query: Query | None = None) -> AsyncGenerator[bytes, None]:
+    async def stream_lines(self, path: str, *, query: Query | None = None) -> AsyncGenerator[bytes, None]:
         """The lines of an answer as they come, such as a pod's log; without limits on length or silence."""
-        return self._stream(path, query, silence=None, total=None)
+        async with aclosing(self._transport.stream(path, query, silence=None, total=None)) as batches:
+            async for lines in batches:
+                for line in lines:
+                    yield line
 
     async def discover(self, group: str, kind: str, *versions: str) -> Resource | None:
         """The resource of a kind in the first of these versions that the server serves, or None.
@@ -332,193 +315,19 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Obj:
         """One request with a JSON answer, which must be an object."""
-        raw = await self._bytes(method, path, query, body, headers)
-        return _decode(raw) if raw else {}
+        data = orjson.dumps(body) if body is not None else None
+        raw = await self._transport.request(method, path, query, data, headers)
+        return decode(raw) if raw else {}
 
     async def text(self, path: str, *, query: Query | None = None) -> str:
         """GET with an answer that is text."""
-        return (await self._bytes("GET", path, query, None, {"Accept": "*/*"})).decode("utf-8", "replace")
-
-    async def _bytes(
-        self,
-        method: str,
-        path: str,
-        query: Query | None,
-        body: Body | None,
-        headers: Mapping[str, str] | None,
-    ) -> bytes:
-        data = orjson.dumps(body) if body is not None else None
-        sent = {"Accept": "application/json"}
-        if data is not None:
-            sent["Content-Type"] = "application/json"
-        sent |= headers or {}
-        for attempt in range(_MAX_RETRY_AFTER + 1):
-            try:
-                async with self._open(method, path, query, data, sent, streaming=False) as response:
-                    raw: bytes = await response.read()
-                    self._warn(response)
-                    return raw
-            except ApiError as error:
-                # Only an answer that names a time promises that the request had no effect.
-                if error.retry_after is None or error.status not in (429, 503) or attempt == _MAX_RETRY_AFTER:
-                    raise
-                await asyncio.sleep(min(error.retry_after, _MAX_WAIT))
-        raise AssertionError("unreachable")
-
-    async def _stream(
-        self, path: str, query: Query | None, *, silence: float | None, total: float | None
-    ) -> AsyncGenerator[bytes, None]:
-        splitter = LineSplitter()
-        accept = {"Accept": "application/json, */*"}
-        deadline = None if total is None else asyncio.get_running_loop().time() + total
-        async with self._open("GET", path, query, None, accept, streaming=True) as response:
-            self._warn(response)
-            while chunk := await self._chunk(response, silence, deadline):
-                for line in splitter.feed(chunk):
-                    yield line
-        if rest := splitter.rest():
-            yield rest
-
-    async def _chunk(
-        self, response: aiohttp.ClientResponse, silence: float | None, deadline: float | None
-    ) -> bytes:
-        """The next bytes, empty at the end. The limits hold only here, never while the consumer works: a generator
-        that is suspended inside a timeout would have its consumer cancelled instead of itself."""
-        now = asyncio.get_running_loop().time()
-        limits = [limit for limit in (silence, deadline and max(deadline - now, 0.0)) if limit is not None]
-        try:
-            async with asyncio.timeout(min(limits, default=None)):
-                return bytes(await response.content.readany())
-        except TimeoutError as error:
-            raise StreamSilent(f"no data from {response.url.host} in time; the peer may be gone") from error
-
-    @asynccontextmanager
-    async def _open(
-        self,
-        method: str,
-        path: str,
-        query: Query | None,
-        data: bytes | None,
-        headers: Mapping[str, str],
-        *,
-        streaming: bool,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer with a good status, and every foreign exception translated."""
-        import aiohttp
-
-        session = self._session(streaming=streaming)
-        code = "<error>"
-        try:
-            async with session.request(
-                method,
-                self._base + path,
-                params=_params(query),
-                data=data,
-                headers={**headers, **await self._authorization()},
-                server_hostname=self.config.tls_server_name,
-                proxy=self.config.proxy,
-                allow_redirects=False,
-            ) as response:
-                code = str(response.status)
-                if response.status >= 300:
-                    raise api_error(response.status, await _status(response), _retry_after(response))
-                yield response
-        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise ConnectionFailed(f"{method} {self._base}{path}: {error or type(error).__name__}") from error
-        finally:
-            if self._observer is not None:
-                self._observer.finished(method, code, self._base)
-
-    def _session(self, *, streaming: bool) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if self._closed:
-            raise ConnectionFailed(f"the client of {self._base} is closed")
-        if self._sessions is None:
-            tls = _tls(self.config)
-
-            def connector(limit: int) -> aiohttp.TCPConnector:
-                return aiohttp.TCPConnector(limit=limit, ssl=tls)
-
-            headers = {"User-Agent": self._user_agent}
-            short = aiohttp.ClientTimeout(total=_REQUEST_SECONDS, connect=_CONNECT_SECONDS)
-            long = aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS)
-            self._sessions = (
-                aiohttp.ClientSession(connector=connector(100), headers=headers, timeout=short),
-                aiohttp.ClientSession(
-                    connector=connector(0), headers=headers, timeout=long, read_bufsize=2**20, auto_decompress=True
-                ),
-            )
-        return self._sessions[1 if streaming else 0]
-
-    async def _authorization(self) -> dict[str, str]:
-        if self.config.auth_header is not None:
-            value = await self.config.auth_header()
-            return {"Authorization": value} if value else {}
-        return {"Authorization": f"Bearer {self.config.token}"} if self.config.token else {}
+        return (await self._transport.request("GET", path, query, None, {"Accept": "*/*"})).decode(
+            "utf-8", "replace"
+        )
 
     def _write(self, dry_run: bool, field_manager: str | None = None) -> dict[str, str | int | bool | None]:
         return {"fieldManager": field_manager or self.field_manager, "dryRun": "All" if dry_run else None}
 
-    def _warn(self, response: aiohttp.ClientResponse) -> None:
-        """Log the server's warnings, each once per client (RFC 7234 ``299 - "text"``)."""
-        for value in response.headers.getall("Warning", ()):
-            if value not in self._warned and len(self._warned) < 1000:
-                self._warned.add(value)
-                log.warning("server warning text=%s", value.partition('"')[2].rstrip('"') or value)
-
-
-def _params(query: Query | None) -> dict[str, str]:
-    rendered: dict[str, str] = {}
-    for key, value in (query or {}).items():
-        if value is None:
-            continue
-        rendered[key] = str(value).lower() if isinstance(value, bool) else str(value)
-    return rendered
-
 
 def _typed(resource: Resource, obj: Obj) -> Obj:
     return {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
-
-
-def _decode(raw: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise ConnectionFailed(f"the server's answer is not JSON: {raw[:120]!r}") from error
-    if not isinstance(value, dict):
-        raise ConnectionFailed(f"the server's answer is not an object: {raw[:120]!r}")
-    return value
-
-
-async def _status(response: aiohttp.ClientResponse) -> Obj:
-    raw = await response.read()
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        value = None
-    if isinstance(value, dict) and value.get("kind") == "Status":
-        return value
-    return {"message": raw[:500].decode("utf-8", "replace") or response.reason or ""}
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
-
-
-def _tls(config: RestConfig) -> ssl.SSLContext | bool:
-    if not config.server.startswith("https"):
-        return False
-    try:
-        context = ssl.create_default_context()
-        if config.ca_data is not None:
-            context = ssl.create_default_context(cadata=config.ca_data.decode())
-        if not config.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if config.client_cert_file:
-            context.load_cert_chain(config.client_cert_file, config.client_key_file)
-    except (OSError, ssl.SSLError, ValueError) as error:
-        raise ConfigError(f"the TLS files of {config.server} cannot be used: {error}") from error
-    return context

@@ -14,11 +14,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from manager.client import Client, WatchEvent
+from manager.client import Client
 from manager.meta import key as key_of
 from manager.reflector import Reflector
 from manager.store import Store
 from manager.types import Obj, Resource
+from manager.watch import WatchEvent
 
 log = logging.getLogger("kaito.manager.informer")
 
@@ -185,16 +186,17 @@ class Informer:
             self._filled.set()
             self._send(None)
 
-    def apply(self, event: WatchEvent) -> None:
-        """One change of a watch."""
-        obj = self._transform(event.object)
-        self.store.resource_version = str(obj["metadata"].get("resourceVersion", self.store.resource_version))
-        if event.type == "DELETED":
-            self.store.discard(key_of(obj))
-            self._send(Deleted(obj))
-            return
-        old = self.store.put(obj)
-        self._send(Added(obj) if old is None else Updated(old, obj))
+    def apply(self, events: list[WatchEvent]) -> None:
+        """Changes of a watch."""
+        for event in events:
+            obj = self._transform(event.object)
+            self.store.resource_version = str(obj["metadata"].get("resourceVersion", self.store.resource_version))
+            if event.type == "DELETED":
+                self.store.discard(key_of(obj))
+                self._send(Deleted(obj))
+                continue
+            old = self.store.put(obj)
+            self._send(Added(obj) if old is None else Updated(old, obj))
 
     def bookmark(self, version: str) -> None:
         """Progress without a change."""

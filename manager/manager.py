@@ -80,8 +80,8 @@ class Manager:
         PlatformCollector(registry=self.metrics)
         self._families = MetricFamilies(self.metrics)
         self._config = config
-        self.client = Client(config, user_agent=name, field_manager=name, observer=_RestMetrics(self.metrics))
-        self.cache = Cache(self.client)
+        self.live = Client(config, user_agent=name, field_manager=name, observer=_RestMetrics(self.metrics))
+        self.cache = Cache(self.live)
         self.probes = Probes()
         self._election = leader_election
         self._graceful = graceful_timeout
@@ -128,7 +128,7 @@ class Manager:
 
     def events(self, component: str) -> EventRecorder:
         """A recorder of events that this component reports."""
-        recorder = EventRecorder(self.client, component)
+        recorder = EventRecorder(self.live, component)
         self._recorders.append(recorder)
         if self._recording is not None:
             self._recording.create_task(recorder.run(), name=f"events-{component}")
@@ -175,7 +175,7 @@ class Manager:
                 await asyncio.gather(recorders, return_exceptions=True)
             for server in reversed(self._servers()):
                 await server.stop()
-            await self.client.close()
+            await self.live.close()
             self._state = "stopped"
 
     async def _run_cache(self) -> None:

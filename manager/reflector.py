@@ -33,10 +33,11 @@ from contextlib import aclosing
 from typing import Protocol
 
 from manager.backoff import ExponentialBackoff
-from manager.client import Client, ObjectList, WatchEvent
+from manager.client import Client, ObjectList
 from manager.errors import ApiError, ConnectionFailed, ManagerError, StreamSilent
 from manager.meta import key, resource_version
 from manager.types import Obj, Resource
+from manager.watch import WatchEvent
 
 log = logging.getLogger("kaito.manager.reflector")
 
@@ -51,8 +52,8 @@ class Sink(Protocol):
     def replace(self, items: list[Obj], version: str) -> None:
         """The whole collection, as of this version."""
 
-    def apply(self, event: WatchEvent) -> None:
-        """One change: ADDED, MODIFIED or DELETED."""
+    def apply(self, events: list[WatchEvent]) -> None:
+        """Changes in the server's order: each ADDED, MODIFIED or DELETED. Never empty."""
 
     def bookmark(self, version: str) -> None:
         """Everything up to this version has been seen."""
@@ -170,7 +171,7 @@ class Reflector:
             began, seen = loop.time(), 0
             try:
                 self.watches += 1
-                events = self._client.watch(
+                batches = self._client.watch_batches(
                     self._resource,
                     self._namespace,
                     resource_version=self._version,
@@ -178,10 +179,10 @@ class Reflector:
                     field_selector=self._selectors["fieldSelector"],
                     timeout_seconds=self._rng.randint(_WATCH_MIN, _WATCH_MAX),
                 )
-                async with aclosing(events):
-                    async for event in events:
-                        seen += 1
-                        self._take(event)
+                async with aclosing(batches):
+                    async for events in batches:
+                        seen += len(events)
+                        self._take(events)
             except StreamSilent:
                 # Its whole time was up, so this cannot be a tight loop; and servers of 1.20 send idle watches no
                 # bookmark within it. Nothing is watched during a pause, so there is none.
@@ -206,22 +207,28 @@ class Reflector:
             if seen == 0 and loop.time() - began < _SHORT_WATCH:
                 raise ConnectionFailed(f"a watch of {self._resource.plural} ended at once without any event")
 
-    def _take(self, event: WatchEvent) -> None:
-        version = resource_version(event.object)
-        if event.type == "BOOKMARK":
-            if version:
-                self._sink.bookmark(version)
-        elif (
-            event.object.get("kind") != self._resource.kind
-            or event.type not in ("ADDED", "MODIFIED", "DELETED")
-            or not key(event.object)
-        ):
-            log.warning("unexpected event skipped resource=%s type=%s", self._resource.plural, event.type)
-            return
-        else:
-            log.debug("event resource=%s type=%s key=%s", self._resource.plural, event.type, key(event.object))
-            self._sink.apply(event)
-        self._version = version or self._version
+    def _take(self, events: list[WatchEvent]) -> None:
+        changes: list[WatchEvent] = []
+        for event in events:
+            version = resource_version(event.object)
+            if event.type == "BOOKMARK":
+                if changes:
+                    self._sink.apply(changes)
+                    changes = []
+                if version:
+                    self._sink.bookmark(version)
+            elif (
+                event.object.get("kind") != self._resource.kind
+                or event.type not in ("ADDED", "MODIFIED", "DELETED")
+                or not key(event.object)
+            ):
+                log.warning("unexpected event skipped resource=%s type=%s", self._resource.plural, event.type)
+                continue
+            else:
+                changes.append(event)
+            self._version = version or self._version
+        if changes:
+            self._sink.apply(changes)
 
     def _tell(self, error: ManagerError, delay: float) -> None:
         log.warning("list or watch failed resource=%s retry_in=%.1f error=%s", self._resource.plural, delay, error)

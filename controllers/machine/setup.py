@@ -32,7 +32,7 @@ def add_machine_controller(mgr: Manager, provider: CloudProvider, settings: Mach
                 yield Request("", machine["metadata"]["name"])
 
     reconciler = MachineReconciler(
-        client=mgr.client,
+        client=mgr.live,
         machines=machines,
         nodes=nodes,
         provider=provider,

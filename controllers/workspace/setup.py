@@ -37,7 +37,7 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         stores.machines.add_index(BY_WORKSPACE, _of_machine)
         builder.watches(MACHINES, _requests(_of_machine))
     reconciler = WorkspaceReconciler(
-        client=mgr.client,
+        client=mgr.live,
         stores=stores,
         recorder=mgr.events("kaito-workspace"),
         clock=settings.clock,

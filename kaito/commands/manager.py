@@ -186,6 +186,6 @@ async def _until_machines_are_served(mgr: Manager) -> None:
     from controllers.resources import MACHINES
     from manager.errors import ManagerError
 
-    while await mgr.client.discover(MACHINES.group, MACHINES.kind, MACHINES.version) is None:
+    while await mgr.live.discover(MACHINES.group, MACHINES.kind, MACHINES.version) is None:
         await asyncio.sleep(30)
     raise ManagerError("the cluster serves machines.karpenter.sh now; start again to use it")

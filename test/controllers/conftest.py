@@ -64,7 +64,7 @@ class World:
         """An operator that has not been started."""
         mgr = Manager(self.config, metrics_bind="0", health_bind="0")
         if client is not None:
-            mgr.client, mgr.cache = client, Cache(client)
+            mgr.live, mgr.cache = client, Cache(client)
         if workspace:
             add_workspace_controller(mgr, WorkspaceSettings(registry="example.com/kaito"))
         if machine:

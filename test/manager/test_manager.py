@@ -157,7 +157,7 @@ async def test_fw_f10_nothing_is_left_running(script: Script) -> None:
                 task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         with pytest.raises(ConnectionFailed, match="closed"):
-            await manager.client.get(CONFIGMAPS, "x", "n")
+            await manager.live.get(CONFIGMAPS, "x", "n")
 
     script.lists = script.watches = []
     ours = [

@@ -24,7 +24,7 @@ class AccountReconciler:
     """Furnishes namespaces."""
 
     def __init__(self, manager: Manager, world: World, ca: bytes | None) -> None:
-        self._client = manager.client
+        self._client = manager.live
         self._namespaces = world.namespaces
         self._accounts = manager.cache.informer(SERVICEACCOUNTS).store
         self._configmaps = manager.cache.informer(CONFIGMAPS).store

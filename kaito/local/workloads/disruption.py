@@ -54,7 +54,7 @@ class DisruptionReconciler:
         self._world = world
         self._clock = clock
         self._budgets = manager.cache.informer(kind).store
-        self._owners = Owners(manager.client, kind, self._budgets)
+        self._owners = Owners(manager.live, kind, self._budgets)
 
     async def reconcile(self, request: Request) -> Result:
         """Count the pods of one budget."""

@@ -91,9 +91,9 @@ class NamespaceReconciler:
     """Empties and finalizes namespaces."""
 
     def __init__(self, manager: Manager, world: World, clock: Clock) -> None:
-        self._client = manager.client
+        self._client = manager.live
         self._clock = clock
-        self._owners = Owners(manager.client, NAMESPACES, world.namespaces)
+        self._owners = Owners(manager.live, NAMESPACES, world.namespaces)
         self._passes: dict[str, int] = {}
 
     async def reconcile(self, request: Request) -> Result:

@@ -28,11 +28,11 @@ class DaemonSetReconciler:
     """Keeps one pod of each DaemonSet on every node that will have it."""
 
     def __init__(self, manager: Manager, world: World, clock: Clock) -> None:
-        self._client = manager.client
+        self._client = manager.live
         self._world = world
         self._clock = clock
         self._events = manager.events("daemonset-controller")
-        self._owners = Owners(manager.client, DAEMONSETS, world.daemonsets)
+        self._owners = Owners(manager.live, DAEMONSETS, world.daemonsets)
         self._own = OwnWrites(lambda: world.pods.resource_version)
         self._children = Children(self._client, PODS, self._own, self._events)
 

@@ -29,11 +29,11 @@ class DeploymentReconciler:
     """Moves each Deployment towards its template and size."""
 
     def __init__(self, manager: Manager, world: World, clock: Clock) -> None:
-        self._client = manager.client
+        self._client = manager.live
         self._world = world
         self._clock = clock
         self._events = manager.events("deployment-controller")
-        self._owners = Owners(manager.client, DEPLOYMENTS, world.deployments)
+        self._owners = Owners(manager.live, DEPLOYMENTS, world.deployments)
         self._own = OwnWrites(lambda: world.replicasets.resource_version)
         self._children = Children(self._client, REPLICASETS, self._own, self._events)
 

@@ -36,7 +36,7 @@ class EndpointsReconciler:
 
     def __init__(self, manager: Manager, world: World, kind: Resource | None, events: EventRecorder) -> None:
         """``kind`` is the EndpointSlice resource in the version that the server speaks."""
-        self._client: Client = manager.client
+        self._client: Client = manager.live
         self._world = world
         self._events = events
         self._endpoints = manager.cache.informer(ENDPOINTS).store

@@ -265,5 +265,5 @@ def _kind_of(crd: Obj) -> tuple[str, str]:
 
 def add(manager: Manager) -> None:
     """Register the collector."""
-    collector = Collector(manager.client, manager.cache, manager.events("garbage-collector"))
+    collector = Collector(manager.live, manager.cache, manager.events("garbage-collector"))
     manager.add(collector.run, name="garbage-collector")

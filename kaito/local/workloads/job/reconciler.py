@@ -24,11 +24,11 @@ class JobReconciler:
     """Runs the pods of each Job until it is done."""
 
     def __init__(self, manager: Manager, world: World, clock: Clock) -> None:
-        self._client = manager.client
+        self._client = manager.live
         self._world = world
         self._clock = clock
         self._events = manager.events("job-controller")
-        self._owners = Owners(manager.client, JOBS, world.jobs)
+        self._owners = Owners(manager.live, JOBS, world.jobs)
         self._own = OwnWrites(lambda: world.pods.resource_version)
         self._children = Children(self._client, PODS, self._own, self._events)
 

@@ -38,7 +38,7 @@ class NodeReconciler:
     def __init__(
         self, manager: Manager, world: World, clock: Clock, events: EventRecorder, timing: Timing
     ) -> None:
-        self._client: Client = manager.client
+        self._client: Client = manager.live
         self._world = world
         self._clock = clock
         self._events = events

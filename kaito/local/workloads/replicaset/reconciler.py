@@ -26,10 +26,10 @@ class ReplicaSetReconciler:
     """Keeps the number of pods of each ReplicaSet."""
 
     def __init__(self, manager: Manager, world: World, clock: Clock) -> None:
-        self._client = manager.client
+        self._client = manager.live
         self._world = world
         self._clock = clock
-        self._owners = Owners(manager.client, REPLICASETS, world.replicasets)
+        self._owners = Owners(manager.live, REPLICASETS, world.replicasets)
         self._own = OwnWrites(lambda: world.pods.resource_version)
         self._children = Children(self._client, PODS, self._own, manager.events("replicaset-controller"))
 

@@ -171,7 +171,7 @@ def _frees_room(event: Event) -> bool:
 
 def add(manager: Manager, world: World, clock: Clock) -> None:
     """Register the scheduler."""
-    scheduler = Scheduler(manager.client, world, manager.events(NAME), clock)
+    scheduler = Scheduler(manager.live, world, manager.events(NAME), clock)
     builder = ControllerBuilder(manager, "scheduler").for_(PODS, _waits)
     builder.watches(PODS, scheduler.waiting, _frees_room)
     builder.watches(NODES, scheduler.waiting, _node_may_help)

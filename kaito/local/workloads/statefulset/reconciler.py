@@ -25,11 +25,11 @@ class StatefulSetReconciler:
     """Keeps the numbered pods of each StatefulSet, in order."""
 
     def __init__(self, manager: Manager, world: World, clock: Clock) -> None:
-        self._client = manager.client
+        self._client = manager.live
         self._world = world
         self._clock = clock
         self._events = manager.events("statefulset-controller")
-        self._owners = Owners(manager.client, STATEFULSETS, world.statefulsets)
+        self._owners = Owners(manager.live, STATEFULSETS, world.statefulsets)
         self._own = OwnWrites(lambda: world.pods.resource_version)
         self._children = Children(self._client, PODS, self._own, self._events)
 

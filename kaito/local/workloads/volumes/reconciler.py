@@ -39,10 +39,10 @@ class ClaimReconciler:
     """Gives each claim its volume."""
 
     def __init__(self, manager: Manager, world: World, events: EventRecorder) -> None:
-        self._client: Client = manager.client
+        self._client: Client = manager.live
         self._world = world
         self._events = events
-        self._owners = Owners(manager.client, PERSISTENTVOLUMECLAIMS, world.claims)
+        self._owners = Owners(manager.live, PERSISTENTVOLUMECLAIMS, world.claims)
 
     async def reconcile(self, request: Request) -> Result:
         """Bind the claim, or let it go."""
@@ -111,9 +111,9 @@ class VolumeReconciler:
     """Frees each volume when its claim is gone."""
 
     def __init__(self, manager: Manager, world: World) -> None:
-        self._client: Client = manager.client
+        self._client: Client = manager.live
         self._world = world
-        self._owners = Owners(manager.client, PERSISTENTVOLUMES, world.volumes)
+        self._owners = Owners(manager.live, PERSISTENTVOLUMES, world.volumes)
 
     async def reconcile(self, request: Request) -> Result:
         """Offer, release or remove one volume."""
