@@ -25,6 +25,7 @@ import pytest
 
 from kaito.local.cluster import read_kubeconfig
 from kaito.local.supervisor import tail
+from manager import debug
 from manager.client import Client
 from manager.config import RestConfig
 from manager.resources import NAMESPACES
@@ -54,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault(debug.ENV, "1")  # misuse of the framework is an error in every test
     seed = config.getoption("--seed")
     config.stash[_SEED] = int(seed) if seed is not None else random.SystemRandom().randrange(2**32)
 
@@ -64,7 +66,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test on every API server at hand."""
+    """Run a test on every API server at hand; a test of an acceptance list carries its number in its id."""
+    numbers = [number for mark in metafunc.definition.iter_markers("acceptance") for number in mark.args]
+    if numbers:
+        metafunc.fixturenames.append("_acceptance")
+        metafunc.parametrize("_acceptance", ["+".join(sorted(numbers))], scope="session")
     for name in _SERVERS:
         if name in metafunc.fixturenames:
             only = metafunc.definition.get_closest_marker("embedded_only")
@@ -88,6 +94,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 _SERVERS = ("api_server", "cluster", "stack")
 _SEED = pytest.StashKey[int]()
 _skips: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def _acceptance() -> str:
+    """The numbers of the acceptance lists that a test shows, for its id only."""
+    return ""
 
 
 @pytest.fixture

@@ -54,7 +54,8 @@ class Running:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-async def test_fw_a01_list_then_watch_keeps_the_store_true(client: Client, script: Script) -> None:
+@pytest.mark.acceptance("FW-A01")
+async def test_list_then_watch_keeps_the_store_true(client: Client, script: Script) -> None:
     """The watch starts at the list's version, and its events change the store."""
     script.lists = [listing("a", "b", rv="10")]
     changes = [
