@@ -22,5 +22,6 @@ Change = Added | Updated | Deleted | Generic
 def is_old_news(change: Change) -> bool:
     """Whether it says nothing new: part of an initial list, or an update to the same resource version."""
     if isinstance(change, Updated):
-        return resource_version(change.old) == resource_version(change.new)
+        known = bool(change.old and change.new)
+        return known and resource_version(change.old) == resource_version(change.new)
     return isinstance(change, Added) and change.initial

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from manager.changes import Change, Generic, is_old_news
 from manager.informer import Added, Deleted, Updated
 from manager.meta import group_of
-from manager.predicates import subject
 from manager.queue import LOW_PRIORITY, PriorityQueue
 from manager.types import Obj, Request, Resource
 
@@ -26,34 +25,33 @@ Queue = PriorityQueue[Request]
 Handler = Callable[[Change, Queue], None]
 MapFunction = Callable[[Obj], Iterable[Request]]
 
-_NO_OBJECT: Obj = {}
+_NOTHING: Obj = {}
 
 
 def enqueue_self(change: Change, queue: Queue) -> None:
     """The object's own key."""
-    metadata = (subject(change) or _NO_OBJECT).get("metadata") or _NO_OBJECT
+    obj = (change.new or change.old) if isinstance(change, Updated) else change.obj
+    metadata = (obj.get("metadata") if obj else None) or _NOTHING
     name = metadata.get("name")
     if not name:
         log.error("change without a named object ignored change=%s", type(change).__name__)
         return
-    queue.add(
-        Request(metadata.get("namespace") or "", name), priority=LOW_PRIORITY if is_old_news(change) else None
-    )
+    request = Request(metadata.get("namespace") or "", name)
+    queue.add(request, priority=LOW_PRIORITY if is_old_news(change) else None)
 
 
 def enqueue_mapped(mapping: MapFunction) -> Handler:
     """The keys that a function gives for the object; on updates, for its old and its new state."""
 
     def handle(change: Change, queue: Queue) -> None:
-        new = subject(change)
-        if not new:
+        states = (change.old, change.new) if isinstance(change, Updated) else (change.obj,)
+        requests: dict[Request, None] = {}
+        if not any(states):
             log.error("change without an object ignored change=%s", type(change).__name__)
             return
-        requests: Iterable[Request] = mapping(new)
-        if isinstance(change, Updated) and change.old and change.old is not new:
-            requests = dict.fromkeys([*mapping(change.old), *requests])
-        else:
-            requests = dict.fromkeys(requests)
+        for state in states:
+            if state:
+                requests |= dict.fromkeys(mapping(state))
         if requests:
             queue.add_all(requests, priority=LOW_PRIORITY if is_old_news(change) else None)
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from manager.cache import Cache
 from manager.errors import ManagerError
 from manager.handlers import Handler, Queue
-from manager.informer import Event, EventHandler, Registration
+from manager.informer import Event, EventHandler
 from manager.predicates import Predicate
 from manager.types import Resource
 
@@ -34,10 +34,18 @@ class Source(Protocol):
         ...
 
 
+class Registered(Protocol):
+    """What a source needs of a handler's registration."""
+
+    async def wait_synced(self) -> None:
+        """Wait until the handler has dealt with the initial list."""
+        ...
+
+
 class Watched(Protocol):
     """What a source needs of an informer."""
 
-    def add_handler(self, handler: EventHandler, /) -> Registration:
+    def add_handler(self, handler: EventHandler, /) -> Registered:
         """Hear of everything that is there, and of every change from now on."""
         ...
 
@@ -57,7 +65,7 @@ class InformerSource:
         self._informer = informer
         self._handler = handler
         self._predicates = predicates
-        self._registration: Registration | None = None
+        self._registration: Registered | None = None
 
     def __str__(self) -> str:
         return repr(self._informer)
