@@ -78,6 +78,7 @@ _steps = st.one_of(
     st.tuples(st.just("get")),
     st.tuples(st.just("done"), st.integers(0, 5)),
     st.tuples(st.just("sleep"), st.sampled_from([0.25, 0.5, 2.0])),
+    st.tuples(st.just("stall"), st.sampled_from([0.25, 0.5, 2.0])),
 )
 
 
@@ -93,23 +94,31 @@ def test_the_queue_does_what_the_model_says(steps: list[tuple[Any, ...]]) -> Non
         queue: PriorityQueue[str] = PriorityQueue()
         model = Model()
         for step in [*steps, *[("get",), ("done", 0)] * 12, ("sleep", 8.0), *[("get",), ("done", 0)] * 12]:
+            looked = True  # whether the queue had an occasion to see what has become due
             match step:
                 case ("add", item, delay, priority):
                     queue.add(item, after=delay, priority=priority)
                     model.add(item, loop.moment, delay, priority)
                 case ("get",):
                     expected = model.take(loop.moment)
+                    looked = expected is not None
                     if expected is not None:
                         assert await queue.get() == expected
                 case ("done", number) if model.working:
                     item = sorted(model.working)[number % len(model.working)]
                     model.working.discard(item)
                     queue.done(item)
+                    looked = False
+                case ("done", _):
+                    looked = False
+                case ("stall", seconds):  # something else keeps the event loop: no timer is called
+                    loop.moment += seconds
+                    looked = False
                 case ("sleep", seconds):
                     loop.moment += seconds
                     for _ in range(3):
                         await asyncio.sleep(0)  # a timer is called in the turn after the one that finds it due
-            assert len(queue) == len(model.ready(loop.moment))
+            assert not looked or len(queue) == len(model.ready(loop.moment))
             assert sum(queue.depths().values()) == len(queue)
         assert not model.wanted
         getter = asyncio.create_task(queue.get())
