@@ -133,10 +133,11 @@ class Finalizers:
                 waits.append(answer.requeue_after)
             else:
                 wanted = without_finalizer(wanted, finalizer)
+        written = wanted
         try:
             written = await self._write(obj, wanted)
         except NotFound:
-            written = wanted  # somebody else has let it go: that was the aim
+            pass  # somebody else has let it go: that was the aim
         except ManagerError as error:
             if not failures:
                 raise
