@@ -155,21 +155,21 @@ class Controller:
                 raise ManagerError(f"controller {self.name}: its sources were started before, without success")
 
     async def _bring_up(self, sources: Iterable[Source]) -> None:
-        missing = dict.fromkeys(sources)
+        missing = dict(enumerate(sources))
 
-        async def bring_up(source: Source) -> None:
+        async def bring_up(number: int, source: Source) -> None:
             await source.start(self.queue)
             await source.wait_synced()
-            del missing[source]
+            del missing[number]
 
         limit = self._options.cache_sync_timeout
         try:
             async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
-                for source in [*missing]:
-                    group.create_task(bring_up(source), name=f"source-{self.name}")
+                for number, source in [*missing.items()]:
+                    group.create_task(bring_up(number, source), name=f"source-{self.name}-{number}")
         except TimeoutError:
             raise CacheNotSynced(
-                f"controller {self.name} waited {limit:g} s for {', '.join(map(str, missing))}; "
+                f"controller {self.name} waited {limit:g} s for {', '.join(map(str, missing.values()))}; "
                 "is each kind served (is its CRD installed?), and may this account list and watch it?"
             ) from None
         except BaseExceptionGroup as failures:
