@@ -160,6 +160,7 @@ class ControllerBuilder:
             metrics=self._manager.controller_metrics(name),
             options=options,
             resource=resource,
+            abandoned=lambda: self._manager.stopped,
         )
         self._manager.add(
             controller.run,

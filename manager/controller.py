@@ -89,6 +89,7 @@ class Controller:
         metrics: where it counts.
         options: how it works.
         resource: the reconciled kind, for logs.
+        abandoned: whether nobody will run it any more, because its manager has ended; its name is free then.
         rng: makes the ids of reconciles.
 
     Raises:
@@ -104,12 +105,14 @@ class Controller:
         metrics: ControllerMetrics,
         options: ControllerDefaults | None = None,
         resource: Resource | None = None,
+        abandoned: Callable[[], bool] = lambda: False,
         rng: random.Random | None = None,
     ) -> None:
         self.name = name
         self._options = options = options or ControllerDefaults()
         if options.max_concurrent < 1:
             raise ManagerError(f"controller {name}: max_concurrent is {options.max_concurrent}; it needs a worker")
+        self._abandoned = abandoned
         if not options.skip_name_validation:
             _claim_name(self)
         self.queue: PriorityQueue[Request] = PriorityQueue(rate_limiter=options.rate_limiter())
@@ -310,20 +313,25 @@ class Controller:
 
 # ---------------------------------------------------------------------- names
 
-# A name labels the metrics of a process: two controllers of one name would count into one series. Held weakly, so
-# that a controller that is never run, and whose manager is gone, does not keep its name.
+# A name labels the metrics of a process: two controllers of one name would count into one series. It is free again
+# once its controller has run or will never run; held weakly for those that were made and dropped.
 _names: WeakValueDictionary[str, Controller] = WeakValueDictionary()
 
 
 def _claim_name(controller: Controller) -> None:
-    if controller.name in _names:
+    if _is_taken(controller.name):
         gc.collect()  # a holder that nobody can reach any more is no holder
-    if controller.name in _names:
+    if _is_taken(controller.name):
         raise ManagerError(
             f"there is a controller named {controller.name} in this process already; "
             "choose another name, or set skip_name_validation where both are meant"
         )
     _names[controller.name] = controller
+
+
+def _is_taken(name: str) -> bool:
+    holder = _names.get(name)
+    return holder is not None and not holder._abandoned()
 
 
 def _release_name(controller: Controller) -> None:

@@ -154,6 +154,11 @@ class Manager:
         return ControllerMetrics(self._families, name)
 
     @property
+    def stopped(self) -> bool:
+        """Whether its one life is over."""
+        return self._state == "stopped"
+
+    @property
     def metrics_address(self) -> tuple[str, int] | None:
         """Where metrics are served, once started."""
         return self._metrics.address if self._metrics else None

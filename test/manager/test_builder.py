@@ -75,6 +75,11 @@ def manager(**defaults: Any) -> Manager:
     return made
 
 
+def idle(name: str, *, of: Manager) -> ControllerBuilder:
+    """A controller that nobody tells anything."""
+    return ControllerBuilder(of, name).watches_raw_source(ChannelSource(Channel(), enqueue_self))
+
+
 def obj(name: str, **metadata: Any) -> Obj:
     return {"metadata": {"name": name, "namespace": "n", **metadata}}
 
@@ -140,6 +145,19 @@ async def test_a_name_is_unique_in_the_process() -> None:
         again.build(Nothing())
 
     assert again.options(skip_name_validation=True).build(Nothing()).name == first.name
+
+
+async def test_a_name_is_free_when_its_manager_has_ended() -> None:
+    """Also if the controller never ran, as on a standby that was stopped."""
+    first = Manager(NOWHERE, metrics_bind="0")
+    held = idle("held", of=first).build(Nothing())
+    with pytest.raises(ManagerError, match="named held"):
+        idle("held", of=Manager(NOWHERE, metrics_bind="0")).build(Nothing())
+    stop = asyncio.Event()
+    stop.set()
+    await first.run(stop)
+
+    assert idle("held", of=Manager(NOWHERE, metrics_bind="0")).build(Nothing()) is not held
 
 
 # ---------------------------------------------------------------------- what concerns whom
