@@ -254,9 +254,9 @@ class Controller:
         expired = deadline is not None and deadline.expired()
         if expired:
             self._metrics.timeouts += 1
-        if error is not None or result is None:
-            self._failed(request, priority, result, error or ManagerError("no result"), expired=expired)
-        else:
+        if error is not None:
+            self._failed(request, priority, result, error, expired=expired)
+        elif result is not None:
             self._follow(request, priority, result)
 
     def _follow(self, request: Request, priority: int, result: Result) -> None:
