@@ -7,7 +7,7 @@ of it is pure: no clock, no I/O, the same answer for the same input. ``upstream`
 
 from __future__ import annotations
 
-from api.sizing.choose import Choice, Passed, Wish, choose
+from api.sizing.choose import Choice, Option, Passed, Wish, choose, cost, unusable
 from api.sizing.engine import Limit, engine_limits
 from api.sizing.era import gpus_per_node, node_count
 from api.sizing.facts import Assumptions, GpuFacts, ModelFacts
@@ -25,6 +25,7 @@ __all__ = [
     "Layout",
     "Limit",
     "ModelFacts",
+    "Option",
     "Passed",
     "Price",
     "PriceBook",
@@ -32,10 +33,12 @@ __all__ = [
     "TuningFit",
     "Wish",
     "choose",
+    "cost",
     "engine_limits",
     "gpus_per_node",
     "node_count",
     "packaged_prices",
     "size",
     "tuning_fit",
+    "unusable",
 ]

@@ -39,20 +39,32 @@ class Passed:
 
 
 @dataclass(frozen=True, slots=True)
+class Option:
+    """An instance type that would do. ``per_hour`` is of all nodes, None where the price is not known."""
+
+    sku: Sku
+    sizing: Sizing
+    price: Price | None
+    per_hour: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """The instance type that was taken; ``sizing`` is None where none fits.
+    """What would do, the best first, and what would not.
 
     Attributes:
         by: "price", or "memory" where no fitting type has a price.
-        price: of one node, None where it is not known.
-        passed: the others, those that would have fitted first.
+        passed: all that were not taken, those that would have fitted first.
     """
 
-    sku: Sku | None
-    sizing: Sizing | None
+    options: tuple[Option, ...]
     by: str
-    price: Price | None
     passed: tuple[Passed, ...]
+
+    @property
+    def best(self) -> Option | None:
+        """The one to take; None where nothing fits."""
+        return self.options[0] if self.options else None
 
 
 def choose(
@@ -64,8 +76,8 @@ def choose(
     *,
     assumed: Assumptions | None = None,
 ) -> Choice:
-    """The instance type for ``model``."""
-    fitting: list[tuple[Sku, Sizing]] = []
+    """The instance types for ``model``, ranked."""
+    fitting: list[Option] = []
     refused: list[Passed] = []
     for sku in skus:
         if sku.cloud != wish.cloud:
@@ -75,36 +87,32 @@ def choose(
             continue
         sizing = size(model, GpuFacts.of(sku), context=wish.context, nodes=wish.nodes, assumed=assumed)
         if sizing.fits:
-            fitting.append((sku, sizing))
+            price = prices.find(sku.instance_type, wish.region)
+            fitting.append(Option(sku, sizing, price, cost(sizing.nodes, price, spot=wish.spot)))
         else:
             refused.append(Passed(sku.instance_type, sizing.why))
-    if not fitting:
-        return Choice(None, None, "price", None, tuple(refused))
-    costs = {sku.instance_type: cost(sizing, prices, wish) for sku, sizing in fitting}
-    by = "price" if any(value is not None for value in costs.values()) else "memory"
-
-    def rank(pair: tuple[Sku, Sizing]) -> tuple[bool, bool, float, int, int, str]:
-        sku, sizing = pair
-        money = costs[sku.instance_type]
-        return (
-            by == "price" and money is None,
-            sizing.nodes > 1,
-            money if by == "price" and money is not None else 0.0,
-            sizing.total_gpu_memory,
-            sizing.nodes,
-            sku.instance_type,
-        )
-
-    (sku, sizing), *others = sorted(fitting, key=rank)
-    passed = [Passed(o.instance_type, _behind(o, s, sizing, costs, by)) for o, s in others]
-    return Choice(sku, sizing, by, prices.find(sku.instance_type, wish.region), (*passed, *refused))
+    by = "price" if any(item.per_hour is not None for item in fitting) else "memory"
+    ranked = tuple(sorted(fitting, key=lambda item: _rank(item, by)))
+    passed = [Passed(item.sku.instance_type, _behind(item, ranked[0], by)) for item in ranked[1:]]
+    return Choice(ranked, by, (*passed, *refused))
 
 
-def cost(sizing: Sizing, prices: PriceBook, wish: Wish) -> float | None:
-    """What the nodes of a sizing cost per hour, None where the price is not known."""
-    price = prices.find(sizing.gpu.name, wish.region)
-    each = price.per_hour(spot=wish.spot) if price else None
-    return None if each is None else each * sizing.nodes
+def _rank(item: Option, by: str) -> tuple[bool, bool, float, int, int, str]:
+    money = item.per_hour if by == "price" else None
+    return (
+        by == "price" and money is None,
+        item.sizing.nodes > 1,
+        money or 0.0,
+        item.sizing.total_gpu_memory,
+        item.sizing.nodes,
+        item.sku.instance_type,
+    )
+
+
+def cost(nodes: int, price: Price | None, *, spot: bool = False) -> float | None:
+    """What so many nodes cost per hour, None where the price is not known."""
+    each = price.per_hour(spot=spot) if price else None
+    return None if each is None else each * nodes
 
 
 def unusable(sku: Sku, model: ModelFacts | None, today: date) -> str | None:
@@ -128,13 +136,13 @@ def unusable(sku: Sku, model: ModelFacts | None, today: date) -> str | None:
     return None
 
 
-def _behind(sku: Sku, other: Sizing, taken: Sizing, costs: dict[str, float | None], by: str) -> str:
-    money = costs[sku.instance_type]
-    many = f"{other.nodes} nodes" if other.nodes > 1 else "1 node"
-    if by == "price" and money is None:
+def _behind(item: Option, taken: Option, by: str) -> str:
+    nodes = item.sizing.nodes
+    many = f"{nodes} nodes" if nodes > 1 else "1 node"
+    if by == "price" and item.per_hour is None:
         return f"fits on {many}; no price is known for it"
-    figure = f"{money:.2f} per hour" if by == "price" and money is not None else _memory(other)
-    if other.nodes > 1 and taken.nodes == 1:
+    figure = f"{item.per_hour:.2f} per hour" if by == "price" else _memory(item.sizing)
+    if nodes > 1 and taken.sizing.nodes == 1:
         return f"fits on {many} for {figure}; one node is better than several"
     return f"fits on {many} for {figure}"
 
