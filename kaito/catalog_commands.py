@@ -17,7 +17,7 @@ from api import catalog
 from api.catalog import Preset, Sku
 from api.errors import InvalidQuantity, UnknownPreset
 from api.quantity import render_gib, to_bytes
-from api.sizing import GpuFacts, ModelFacts, Price, PriceBook, Sizing, size, unusable
+from api.sizing import GpuFacts, ModelFacts, Price, PriceBook, Sizing, engine_limits, size, unusable
 from kaito.console import note, out, table
 from kaito.errors import CliError
 from kaito.pricefile import prices as price_book
@@ -103,9 +103,12 @@ def print_preset(name: str, folder: Path | None, on: str, context: int | None, o
         facts = _preset_facts(preset)
         if sizing is not None:
             nodes = f"{sizing.nodes} x {sizing.gpu.name}"
-            facts += [("On", nodes if sizing.fits else f"{nodes}: does not fit"), *sizing_facts(sizing)]
-            if not sizing.fits:
-                facts.append(("Why", sizing.why))
+            limits = engine_limits(sizing.model, sizing.gpu)
+            blocked = any(limit.blocks for limit in limits)
+            verdict = ": does not run" if blocked else "" if sizing.fits else ": does not fit"
+            facts += [("On", nodes + verdict), *sizing_facts(sizing)]
+            facts.append(("Engine", "; ".join(limit.text for limit in limits)))
+            facts.append(("Why not", "" if sizing.fits else sizing.why))
         _facts(facts)
         return
     obj = preset_obj(preset)
@@ -124,8 +127,14 @@ def _passes(item: Preset, wanted: PresetFilter, gpu: GpuFacts | None) -> bool:
         and (not wanted.tunable or item.supports_tuning)
         and (not wanted.tools or item.tool_parser is not None)
         and (not wanted.reasoning or item.reasoning_parser is not None)
-        and (gpu is None or size(ModelFacts.of(item), gpu, context=wanted.context, nodes=1).fits)
+        and (gpu is None or _fits(ModelFacts.of(item), gpu, wanted.context))
     )
+
+
+def _fits(model: ModelFacts, gpu: GpuFacts, context: int | None) -> bool:
+    """Whether the model runs on one such node."""
+    blocked = any(limit.blocks for limit in engine_limits(model, gpu))
+    return not blocked and size(model, gpu, context=context, nodes=1).fits
 
 
 def _preset_row(item: Preset, *, wide: bool) -> list[str]:

@@ -53,13 +53,16 @@ def plan(
         Output, typer.Option("--output", "-o", help="wide adds what was tried and passed over.")
     ] = Output.TABLE,
     context: Annotated[
-        int, typer.Option(min=0, help="Tokens that one request must be able to have.  [default: 4096]")
+        int,
+        typer.Option(
+            min=0, help="Tokens that one request must be able to have.", show_default="4096, or the limit"
+        ),
     ] = 0,
     cheapest: Annotated[
         bool, typer.Option("--cheapest", help="Choose the instance type, whatever the manifest names.")
     ] = False,
     cloud: Annotated[Cloud, typer.Option(help="Whose instance types to choose from.")] = Cloud.AZURE,
-    region: Annotated[str, typer.Option(help="Whose prices count.  [default: the first known]")] = "",
+    region: Annotated[str, typer.Option(help="Whose prices count.", show_default="the first known")] = "",
     existing_nodes: Annotated[
         bool,
         typer.Option(
@@ -71,7 +74,7 @@ def plan(
         Path | None, typer.Option(help="File with prices of your own, before the packaged ones.")
     ] = None,
     registry: Annotated[
-        str, typer.Option(help="Where the images of presets are.  [default: the operator's]")
+        str, typer.Option(help="Where the images of presets are.", show_default="the operator's")
     ] = "",
 ) -> None:
     """Show what a manifest would become: objects, nodes, cost, and what will not work and why.

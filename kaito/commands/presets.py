@@ -52,7 +52,9 @@ def list_presets(
     tools: Annotated[bool, typer.Option("--tools", help="Only those that call tools.")] = False,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Only those that think aloud.")] = False,
     fits: Annotated[str, typer.Option(help="Only those that fit one node of this instance type.")] = "",
-    context: Annotated[int, typer.Option(min=0, help="With --fits: tokens that one request must have.")] = 0,
+    context: Annotated[
+        int, typer.Option(min=0, help="With --fits: tokens that one request must have.", show_default="4096")
+    ] = 0,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
 ) -> None:
     """List the models that a manifest can name."""
@@ -89,7 +91,9 @@ def show(
         Path | None, typer.Option("--from", help="Folder with the model's own files, for a model of no catalogue.")
     ] = None,
     on: Annotated[str, typer.Option(help="Instance type: how it would be laid out there.")] = "",
-    context: Annotated[int, typer.Option(min=0, help="With --on: tokens that one request must have.")] = 0,
+    context: Annotated[
+        int, typer.Option(min=0, help="With --on: tokens that one request must have.", show_default="4096")
+    ] = 0,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
 ) -> None:
     """Show one model: weights, context, cache, parsers, image, and how it runs on an instance type."""

@@ -53,8 +53,10 @@ def list_skus(
         bool, typer.Option("--usable", help="Only those that may be chosen: not retired, not too old, whole GPUs.")
     ] = False,
     fits: Annotated[str, typer.Option(help="Only those that hold this preset; adds nodes and layout.")] = "",
-    context: Annotated[int, typer.Option(min=0, help="With --fits: tokens that one request must have.")] = 0,
-    region: Annotated[str, typer.Option(help="Whose prices to show.  [default: the first known]")] = "",
+    context: Annotated[
+        int, typer.Option(min=0, help="With --fits: tokens that one request must have.", show_default="4096")
+    ] = 0,
+    region: Annotated[str, typer.Option(help="Whose prices to show.", show_default="the first known")] = "",
     prices: Annotated[Path | None, typer.Option(help="File with prices of your own.")] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
 ) -> None:
