@@ -61,6 +61,9 @@ def plan(
     cheapest: Annotated[
         bool, typer.Option("--cheapest", help="Choose the instance type, whatever the manifest names.")
     ] = False,
+    old_gpus: Annotated[
+        bool, typer.Option("--old-gpus", help="Choose among GPUs without bfloat16 (T4, V100) too.")
+    ] = False,
     cloud: Annotated[Cloud, typer.Option(help="Whose instance types to choose from.")] = Cloud.AZURE,
     region: Annotated[str, typer.Option(help="Whose prices count.", show_default="the first known")] = "",
     existing_nodes: Annotated[
@@ -89,6 +92,7 @@ def plan(
             output=str(output),
             context=context or None,
             cheapest=cheapest,
+            old_gpus=old_gpus,
             cloud=str(cloud),
             region=region or None,
             spot=spot,

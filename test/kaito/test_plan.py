@@ -317,6 +317,38 @@ def test_quota_counts_where_it_can_be_asked() -> None:
     assert "quota" not in codes(unknown)
 
 
+def test_tuning_without_a_type_gets_one() -> None:
+    """A tuning Workspace that names no type is planned for the cheapest with what upstream asks for."""
+    obj = seed(2)
+    obj["resource"].pop("instanceType")
+
+    verdict = plan(obj)
+
+    assert (verdict.instance_type, verdict.chosen_by) == ("Standard_NC24ads_A100_v4", "price")
+    assert verdict.tuning is not None
+    assert verdict.tuning.comfortable
+
+
+def test_a_template_is_its_authors() -> None:
+    """A Workspace with a pod template has nodes and a price, and nothing is said about a model."""
+    obj = workspace("x", "Standard_NC24ads_A100_v4")
+    obj["inference"] = {"template": {"spec": {"containers": [{"name": "c", "image": "nginx"}]}}}
+
+    verdict = plan(obj)
+
+    assert (verdict.half, verdict.sizing, verdict.per_hour(), verdict.fits) == ("template", None, 3.673, True)
+    assert [step.kind for step in verdict.steps] == ["Workspace", "Machine", "Node", "Deployment"]
+    assert "nginx" in render(verdict)
+
+
+def test_more_context_than_the_model_has() -> None:
+    """A context beyond the model's own limit fits nowhere, and the limit is named."""
+    verdict = plan(workspace("phi-2", "Standard_NC24ads_A100_v4"), wish=Wish(context=100_000))
+
+    assert "the model's own limit is 2048" in told(verdict, "memory")
+    assert verdict.alternatives == ()
+
+
 # ------------------------------------------------------------------------------ refused
 
 
@@ -392,6 +424,20 @@ def test_the_table_teaches() -> None:
         assert words in text
     assert "\033[" not in text
     assert "Instance types that were passed over" in render(verdict, wide=True)
+
+
+def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours are used where a person looks and has not asked for none."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    verdict = plan(seed(1))
+
+    coloured = render(verdict)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    assert "\033[31m" in coloured
+    assert "\033[" not in render(verdict)
 
 
 def test_the_sum_counts_what_works() -> None:
