@@ -171,11 +171,14 @@ def _from_folder(name: str, folder: Path) -> Preset:
         what = "config.json" if not isinstance(config, Mapping) else "*.safetensors or *.bin"
         step = "give the folder of a model in Hugging Face's layout (huggingface-cli download)"
         raise CliError(f"--from {folder} holds no {what}", step, exit_code=2)
+    classes = list(config.get("architectures") or [])
+    if known := first_known(classes, catalog.architectures()):
+        config = {**config, "architectures": [known, *classes]}
     try:
         preset = preset_from(name, config, weights, rules())
     except ValueError as error:
         raise CliError(f"--from {folder}: {error}", exit_code=2) from error
-    if preset.architecture and first_known([preset.architecture], catalog.architectures()) is None:
+    if classes and known is None:
         note(f"warning: the engine does not know the architecture {preset.architecture}")
     return preset
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from api.catalog import Preset, Sku
 from api.catalog import suggest_skus as suggest
@@ -22,6 +22,8 @@ from kaito.plan.verdict import Finding, Severity
 if TYPE_CHECKING:
     from kaito.plan.judge import Quota
 
+Obj = dict[str, Any]
+
 _CAPACITY = "Insufficient"  # admission's word for what a larger instance type would cure
 
 
@@ -32,6 +34,24 @@ def violations(found: Iterable[Violation]) -> Iterator[Finding]:
         capacity = item.message.startswith(_CAPACITY)
         severity, code = (Severity.ERROR, "capacity") if capacity else (Severity.INVALID, "manifest")
         yield Finding(severity, code, f"{where}{item.message}", item.hint)
+
+
+def namesakes(obj: Obj, beside: Iterable[Obj]) -> Iterator[Finding]:
+    """That the same files hold another Workspace of this name."""
+    others = [other for other in beside if other is not obj and _key(other) == _key(obj)]
+    if not others:
+        return
+    text = f"{len(others) + 1} Workspaces of these files have this name: each replaces the one before"
+    if any(("tuning" in other) != ("tuning" in obj) for other in others):
+        text += ", and inference cannot become tuning, nor tuning inference"
+        yield Finding(Severity.ERROR, "namesake", text, "give each a name of its own")
+        return
+    yield Finding(Severity.WARNING, "namesake", text, "give each a name of its own")
+
+
+def _key(obj: Obj) -> tuple[str, str, str]:
+    meta = obj["metadata"]
+    return str(obj.get("kind")), str(meta.get("namespace") or "default"), str(meta["name"])
 
 
 def refused(found: Iterable[Finding]) -> bool:

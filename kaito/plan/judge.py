@@ -7,7 +7,7 @@ and run there; what does it cost; what else would do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -69,14 +69,14 @@ class Around:
     quota: Quota | None = None
 
 
-def judge(obj: Obj, beside: Iterable[Obj], around: Around) -> Verdict:
+def judge(obj: Obj, beside: Sequence[Obj], around: Around) -> Verdict:
     """The verdict on one Workspace. ``beside`` are the other objects of the same files."""
     try:
         workspace: Workspace | None = Workspace.parse(obj)
     except InvalidSpec:
         workspace = None  # the validation says what is wrong, with the path
     preset = catalog.find_preset(workspace.preset.name) if workspace and workspace.preset else None
-    found = list(say.violations(validate_create(obj)))
+    found = [*say.violations(validate_create(obj)), *say.namesakes(obj, beside)]
     if workspace is None or say.refused(found):
         return _verdict(obj, workspace, preset, found)
     context = around.wish.context or wanted_context(workspace, beside)

@@ -341,6 +341,30 @@ def test_a_template_is_its_authors() -> None:
     assert "nginx" in render(verdict)
 
 
+def test_several_nodes_are_several_machines() -> None:
+    """Three nodes are three Machines with names of their own, drawn together, and cost three times as much."""
+    verdict = plan(workspace("phi-2", "Standard_NC24ads_A100_v4", count=3))
+
+    machines = [step for step in verdict.steps if step.kind == "Machine"]
+    assert len({step.name for step in machines}) == 3
+    assert verdict.per_hour() == pytest.approx(3 * 3.673)
+    assert verdict.sizing is not None
+    assert verdict.sizing.layout.data == 3
+    assert "3 of them" in render(verdict)
+
+
+def test_two_of_one_name() -> None:
+    """The seed's first two manifests share a name, and applying one over the other is a forbidden toggle."""
+    first, second = seed(1), seed(2)
+
+    mixed = judge(first, [first, second], Around(now=SEED_DAY, prices=packaged_prices()))
+    alike = judge(first, [first, dict(first)], Around(now=SEED_DAY, prices=packaged_prices()))
+
+    assert "inference cannot become tuning" in told(mixed, "namesake")
+    assert (mixed.fits, alike.fits) == (False, True)
+    assert "each replaces the one before" in told(alike, "namesake")
+
+
 def test_more_context_than_the_model_has() -> None:
     """A context beyond the model's own limit fits nowhere, and the limit is named."""
     verdict = plan(workspace("phi-2", "Standard_NC24ads_A100_v4"), wish=Wish(context=100_000))
