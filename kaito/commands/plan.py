@@ -64,7 +64,10 @@ def plan(
     old_gpus: Annotated[
         bool, typer.Option("--old-gpus", help="Choose among GPUs without bfloat16 (T4, V100) too.")
     ] = False,
-    cloud: Annotated[Cloud, typer.Option(help="Whose instance types to choose from.")] = Cloud.AZURE,
+    cloud: Annotated[
+        Cloud | None,
+        typer.Option(help="Whose instance types to choose from.", show_default="the named type's, else azure"),
+    ] = None,
     region: Annotated[str, typer.Option(help="Whose prices count.", show_default="the first known")] = "",
     existing_nodes: Annotated[
         bool,
@@ -93,7 +96,7 @@ def plan(
             context=context or None,
             cheapest=cheapest,
             old_gpus=old_gpus,
-            cloud=str(cloud),
+            cloud=str(cloud) if cloud else "",
             region=region or None,
             spot=spot,
             existing_nodes=existing_nodes,

@@ -41,6 +41,7 @@ from kaito.plan.rehearsal import Rehearsal, pod_gpus, rehearse
 from kaito.plan.verdict import Finding, Verdict
 
 Obj = dict[str, Any]
+DEFAULT_CLOUD = "azure"
 _SHOWN = 3  # alternatives that are worth a line
 
 
@@ -56,8 +57,10 @@ class Quota(Protocol):
 class Around:
     """What the judgement rests on beside the manifest.
 
-    ``cheapest``: the written type is to be replaced. ``existing_nodes``: whether the cloud still makes such nodes
-    does not matter.
+    Attributes:
+        wish: what the user wants of the nodes; an empty cloud means that of the written type.
+        cheapest: the written type is to be replaced.
+        existing_nodes: whether the cloud still makes such nodes does not matter.
     """
 
     now: datetime
@@ -80,7 +83,9 @@ def judge(obj: Obj, beside: Sequence[Obj], around: Around) -> Verdict:
     if workspace is None or say.refused(found):
         return _verdict(obj, workspace, preset, found)
     context = around.wish.context or wanted_context(workspace, beside)
-    wish = replace(around.wish, context=context, nodes=workspace.resource.count)
+    named = catalog.sku(workspace.resource.instance_type or "")
+    cloud = around.wish.cloud or (named.cloud if named else DEFAULT_CLOUD)
+    wish = replace(around.wish, cloud=cloud, context=context, nodes=workspace.resource.count)
     return _Case(obj, workspace, preset, around, wish).verdict(found)
 
 

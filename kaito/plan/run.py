@@ -27,7 +27,7 @@ class Request:
     context: int | None = None
     cheapest: bool = False
     old_gpus: bool = False
-    cloud: str = "azure"
+    cloud: str = ""
     region: str | None = None
     spot: bool = False
     existing_nodes: bool = False

@@ -292,6 +292,14 @@ def test_cheapest_replaces_what_is_written() -> None:
     assert "instead of Standard_ND96isr_H100_v5 for the lowest price" in told(verdict, "chosen")
 
 
+def test_the_named_types_cloud_counts() -> None:
+    """Who names an AWS type gets AWS types suggested, unless a cloud is asked for."""
+    obj = workspace("microsoft/phi-4", "g5.xlarge")
+
+    assert {item.sku.cloud for item in plan(obj, wish=Wish(cloud="")).alternatives} == {"aws"}
+    assert {item.sku.cloud for item in plan(obj, wish=Wish(cloud="azure")).alternatives} == {"azure"}
+
+
 def test_without_prices_it_says_so() -> None:
     """Without any price the choice goes by memory, and no cost is shown."""
     around = Around(now=NOW, prices=PriceBook(), cheapest=True)
