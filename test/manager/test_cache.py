@@ -265,7 +265,7 @@ async def test_reads_give_the_shared_object_or_a_copy_of_ones_own(
     client: Client, script: Script, monkeypatch: pytest.MonkeyPatch, debug: str
 ) -> None:
     """All readers get the same object by default; a copy is plain, may be changed, and nobody else notices."""
-    monkeypatch.setenv("KAITO_DEBUG", debug)
+    monkeypatch.setenv(debug.ENV, debug)
     script.lists = [listing("a")]
     script.watches = [watching(hold=True)]
     async with running(Cache(client)) as cache:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from manager import debug
 from manager.frozen import CacheMutation, freeze, thaw
 from manager.informer import Added, Event
 from manager.resources import CONFIGMAPS
@@ -81,7 +82,7 @@ async def test_objects_of_handlers_and_stores_cannot_be_changed_in_debug_mode(
 @pytest.mark.looptime
 async def test_without_debug_mode_objects_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks cost nothing where they are not asked for."""
-    monkeypatch.setenv("KAITO_DEBUG", "0")
+    monkeypatch.setenv(debug.ENV, "0")
     fed = FedInformer(CONFIGMAPS)
     async with fed.running():
         fed.listed(config_map("a", "1"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from manager import debug
 from manager.errors import InformerStopped, ManagerError, ReadBeforeSync
 from manager.informer import Added, Deleted, Event, Informer, Updated
 from manager.meta import key, uid
@@ -398,7 +399,7 @@ async def test_a_store_that_is_read_before_its_first_list_says_so() -> None:
 
 async def test_without_debug_mode_an_empty_store_is_just_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard costs nothing where it is not asked for."""
-    monkeypatch.setenv("KAITO_DEBUG", "0")
+    monkeypatch.setenv(debug.ENV, "0")
     assert informer().store.list() == []
 
 

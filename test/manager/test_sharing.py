@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from manager import debug
 from manager.resources import CONFIGMAPS, PODS
 from manager.sharing import share
 from manager.testing.fed import FedInformer
@@ -77,7 +78,7 @@ async def test_an_informer_shares_what_its_objects_have_in_common(
     monkeypatch: pytest.MonkeyPatch, resource: Resource
 ) -> None:
     """Neighbours of a list, and an object with its last version; each is still exactly what the server sent."""
-    monkeypatch.setenv("KAITO_DEBUG", "0")
+    monkeypatch.setenv(debug.ENV, "0")
     fed = FedInformer(resource)
 
     def obj(name: str, version: int) -> Obj:
