@@ -20,9 +20,9 @@ from dataclasses import replace
 from manager.cache_options import CacheOptions, out_of_scope
 from manager.client import Client, ObjectList
 from manager.consistency import Consistency
+from manager.diff import private_copy
 from manager.errors import CacheNotStarted, ManagerError, NotCached, NotFound
 from manager.errors import CacheNotSynced as CacheNotSynced
-from manager.frozen import thaw
 from manager.informer import Informer
 from manager.reading import field_index, select
 from manager.scope import Scope
@@ -225,7 +225,7 @@ class Cache:
                 f'{kind} "{name}" not found',
                 {"name": name, "group": resource.group, "kind": kind},
             )
-        return thaw(obj) if copy else obj
+        return private_copy(obj) if copy else obj
 
     async def list(
         self,
@@ -269,7 +269,7 @@ class Cache:
             limit=limit,
             continue_token=continue_token,
         )
-        items = [thaw(obj) for obj in found] if copy else found
+        items = [private_copy(obj) for obj in found] if copy else found
         return ObjectList(items, informer.store.resource_version, token)
 
     # ------------------------------------------------------------------ within

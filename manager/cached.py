@@ -28,7 +28,7 @@ class CachedClient(Client):
         # the direct client learns to do, this one does.
         self.__dict__.update(live.__dict__)
         self.live = live
-        self._cache = cache
+        self.cache = cache
         self._uncached = frozenset((resource.group, resource.plural) for resource in uncached)
 
     def __repr__(self) -> str:
@@ -51,7 +51,7 @@ class CachedClient(Client):
         """As ``Cache.get``; a kind that is not cached, or a given version, is read from the server."""
         if resource_version is not None or not self.is_cached(resource):
             return await super().get(resource, name, namespace, resource_version=resource_version)
-        return await self._cache.get(resource, name, namespace, copy=copy, consistent=consistent)
+        return await self.cache.get(resource, name, namespace, copy=copy, consistent=consistent)
 
     async def list(
         self,
@@ -78,7 +78,7 @@ class CachedClient(Client):
                 limit=limit,
                 resource_version=resource_version,
             )
-        return await self._cache.list(
+        return await self.cache.list(
             resource,
             namespace,
             label_selector=label_selector,

@@ -10,8 +10,6 @@ from __future__ import annotations
 import copy
 from typing import Any, NoReturn
 
-import orjson
-
 from manager.types import Obj
 
 
@@ -73,12 +71,6 @@ def freeze(obj: Obj, of: str) -> Obj:
     """The object, unchangeable; ``of`` says in errors what it is, such as ``Pod a/b``."""
     frozen: Obj = _freeze(obj, of)
     return frozen
-
-
-def thaw(obj: Obj) -> Obj:
-    """A deep copy that is plain and may be changed, of a frozen or any other object; about 20 us for a Pod."""
-    copied: Obj = orjson.loads(orjson.dumps(obj))
-    return copied
 
 
 def _freeze(value: Any, of: str) -> Any:

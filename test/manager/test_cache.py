@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from manager import debug
 from manager.cache import Cache
 from manager.cache_options import ByResource, CacheOptions, Selection
 from manager.client import Client
@@ -260,12 +261,12 @@ async def test_with_the_fail_option_only_what_somebody_watches_can_be_read(clien
 
 @pytest.mark.looptime
 @pytest.mark.acceptance("FW-C01")
-@pytest.mark.parametrize("debug", ["0", "1"])
+@pytest.mark.parametrize("checks", ["0", "1"])
 async def test_reads_give_the_shared_object_or_a_copy_of_ones_own(
-    client: Client, script: Script, monkeypatch: pytest.MonkeyPatch, debug: str
+    client: Client, script: Script, monkeypatch: pytest.MonkeyPatch, checks: str
 ) -> None:
     """All readers get the same object by default; a copy is plain, may be changed, and nobody else notices."""
-    monkeypatch.setenv(debug.ENV, debug)
+    monkeypatch.setenv(debug.ENV, checks)
     script.lists = [listing("a")]
     script.watches = [watching(hold=True)]
     async with running(Cache(client)) as cache:
