@@ -286,12 +286,30 @@ class Informer:
             namespace=scope.query_namespace,
             label_selector=scope.label_selector or None,
             field_selector=scope.query_fields,
-            transform=scope.transform,
+            transform=self.shaping(scope.transform),
             metadata_only=self.metadata_only,
             resync_period=self._check_period or None,
             on_error=self._on_error,
             rng=self._rng,
         )
+
+    def shaping(self, transform: Transform) -> Transform:
+        """What becomes of an object on its way in: the transform, and then sharing.
+
+        As early as this, because the memory of what a list holds unshared hardly ever goes back to the system.
+        """
+        if self._debug:
+            return transform
+        exact, peek = self._exact, self.store.peek
+
+        def shape(obj: Obj) -> Obj:
+            obj = transform(obj)
+            old = peek(key_of(obj))
+            share(obj, self._template if old is None else old, exact=exact)
+            self._template = obj
+            return obj
+
+        return shape
 
     def _start(self, registration: Registration) -> None:
         assert self._tasks is not None  # noqa: S101 - only called while it runs
@@ -355,7 +373,7 @@ class Informer:
         events += [Deleted(gone, stale=True) for key in vanished if (gone := store.discard(key)) is not None]
         for key, item in listed.items():
             old = store.peek(key)
-            obj = old if old is not None and _is_unchanged(old, item) else self._keep(key, item, old)
+            obj = old if old is not None and _is_unchanged(old, item) else self._keep(key, item)
             store.put(obj, key)
             events.append(Added(obj, initial) if old is None else Updated(old, obj))
         self._send(events, part, version)
@@ -372,7 +390,7 @@ class Informer:
                 continue
             version = resource_version(obj) or version
             old = store.peek(key)
-            obj = self._keep(key, obj, old)
+            obj = self._keep(key, obj)
             if change.type == "DELETED":
                 store.discard(key)
                 events.append(Deleted(obj))
@@ -405,13 +423,9 @@ class Informer:
         for registration in self._registrations:
             registration.extend(events)
 
-    def _keep(self, key: str, obj: Obj, old: Obj | None) -> Obj:
+    def _keep(self, key: str, obj: Obj) -> Obj:
         """The object as it is kept and told of."""
-        if self._debug:
-            return freeze(obj, f"{self.resource.kind} {key}")
-        share(obj, self._template if old is None else old, exact=self._exact)
-        self._template = obj
-        return obj
+        return freeze(obj, f"{self.resource.kind} {key}") if self._debug else obj
 
     def _keys_of(self, part: _Part) -> Iterable[str]:
         if len(self._parts) == 1:

@@ -7,7 +7,7 @@ tests of what comes behind an informer, and of what only a certain sequence of c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -35,19 +35,26 @@ class FedInformer(Informer):
 
     def added(self, *objects: Obj) -> None:
         """One batch of ADDED events."""
-        self.apply([WatchEvent("ADDED", obj) for obj in objects])
+        self._said("ADDED", objects)
 
     def modified(self, *objects: Obj) -> None:
         """One batch of MODIFIED events."""
-        self.apply([WatchEvent("MODIFIED", obj) for obj in objects])
+        self._said("MODIFIED", objects)
 
     def deleted(self, *objects: Obj) -> None:
         """One batch of DELETED events."""
-        self.apply([WatchEvent("DELETED", obj) for obj in objects])
+        self._said("DELETED", objects)
 
     def listed(self, *objects: Obj, version: str = "") -> None:
         """A whole list, by default at the version of its last object."""
-        self.replace([*objects], version or (resource_version(objects[-1]) if objects else "1"))
+        shape = self.shaping(self.scopes[0].transform)
+        self.replace(
+            [shape(obj) for obj in objects], version or (resource_version(objects[-1]) if objects else "1")
+        )
+
+    def _said(self, kind: str, objects: Iterable[Obj]) -> None:
+        shape = self.shaping(self.scopes[0].transform)
+        self.apply([WatchEvent(kind, shape(obj)) for obj in objects])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
