@@ -20,7 +20,9 @@ from manager import lazy
 
 if TYPE_CHECKING:
     from manager.builder import BuilderError, ControllerBuilder
-    from manager.cache import Cache, CacheNotSynced
+    from manager.cache import Cache
+    from manager.cache_options import ByResource, CacheOptions, Selection
+    from manager.cached import CachedClient
     from manager.client import Client, ObjectList, PatchType
     from manager.config import RestConfig
     from manager.controller import Controller, Reconciler
@@ -29,15 +31,22 @@ if TYPE_CHECKING:
     from manager.errors import (
         AlreadyExists,
         ApiError,
+        CacheError,
+        CacheNotStarted,
+        CacheNotSynced,
         ConfigError,
         Conflict,
         ConnectionFailed,
         Forbidden,
         Gone,
+        IndexMissing,
+        InformerStopped,
         Invalid,
         ManagerError,
+        NotCached,
         NotFound,
         ServerError,
+        StaleCache,
         TerminalError,
         TooManyRequests,
         Unauthorized,
@@ -63,6 +72,7 @@ if TYPE_CHECKING:
     from manager.selectors import LabelSelector, parse_label_selector
     from manager.signals import run_until_signal, stop_on_signals
     from manager.store import Store
+    from manager.transforms import strip_managed_fields
     from manager.types import Obj, Request, Resource, Result
 
 __all__ = [
@@ -71,8 +81,13 @@ __all__ = [
     "AlreadyOwned",
     "ApiError",
     "BuilderError",
+    "ByResource",
     "Cache",
+    "CacheError",
+    "CacheNotStarted",
     "CacheNotSynced",
+    "CacheOptions",
+    "CachedClient",
     "Client",
     "ConfigError",
     "Conflict",
@@ -87,7 +102,9 @@ __all__ = [
     "Finalizers",
     "Forbidden",
     "Gone",
+    "IndexMissing",
     "Informer",
+    "InformerStopped",
     "Invalid",
     "LabelSelector",
     "LeaderElection",
@@ -95,6 +112,7 @@ __all__ = [
     "Manager",
     "ManagerError",
     "MapFunction",
+    "NotCached",
     "NotFound",
     "Obj",
     "ObjectList",
@@ -109,7 +127,9 @@ __all__ = [
     "Resource",
     "RestConfig",
     "Result",
+    "Selection",
     "ServerError",
+    "StaleCache",
     "Store",
     "TerminalError",
     "TooManyRequests",
@@ -126,6 +146,7 @@ __all__ = [
     "private_copy",
     "run_until_signal",
     "stop_on_signals",
+    "strip_managed_fields",
     "with_controller_reference",
     "with_finalizer",
     "with_owner_reference",
@@ -141,10 +162,13 @@ __getattr__, __dir__ = lazy.names(
             "BuilderError",
             "ControllerBuilder",
         ),
-        "cache": (
-            "Cache",
-            "CacheNotSynced",
+        "cache": ("Cache",),
+        "cache_options": (
+            "ByResource",
+            "CacheOptions",
+            "Selection",
         ),
+        "cached": ("CachedClient",),
         "client": (
             "Client",
             "ObjectList",
@@ -169,15 +193,22 @@ __getattr__, __dir__ = lazy.names(
         "errors": (
             "AlreadyExists",
             "ApiError",
+            "CacheError",
+            "CacheNotStarted",
+            "CacheNotSynced",
             "ConfigError",
             "Conflict",
             "ConnectionFailed",
             "Forbidden",
             "Gone",
+            "IndexMissing",
+            "InformerStopped",
             "Invalid",
             "ManagerError",
+            "NotCached",
             "NotFound",
             "ServerError",
+            "StaleCache",
             "TerminalError",
             "TooManyRequests",
             "Unauthorized",
@@ -225,6 +256,7 @@ __getattr__, __dir__ = lazy.names(
             "stop_on_signals",
         ),
         "store": ("Store",),
+        "transforms": ("strip_managed_fields",),
         "types": (
             "Obj",
             "Request",
