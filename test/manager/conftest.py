@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
@@ -12,12 +12,21 @@ from aiohttp.test_utils import TestServer
 
 from manager.client import Client
 from manager.config import RestConfig
-from manager.errors import ManagerError
+from manager.errors import AlreadyExists, ApiError, ManagerError
+from manager.informer import Informer
+from manager.meta import key, resource_version
 from manager.reflector import Reflector, Upstream
-from manager.resources import CONFIGMAPS
+from manager.resources import CONFIGMAPS, CRDS
+from manager.testing.ledger import Ledger
 from manager.testing.mirror import Even, Mirror
 from manager.testing.scripted import Script
+from manager.types import Obj, Resource
 from manager.watch import WatchEvent
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+WIDGETS = Resource("framework.test", "v1", "widgets", "Widget")
 
 
 @pytest.fixture
@@ -67,16 +76,16 @@ async def refusing_client(script: Script) -> AsyncIterator[RefusingClient]:
 
 
 class Reflecting:
-    """A reflector of ConfigMaps into a ``Mirror``, running inside ``async with``; its back-off has no jitter.
+    """A reflector into a ``Mirror``, running inside ``async with``; its back-off has no jitter.
 
     A streamed list is asked for only where the script has one.
     """
 
-    def __init__(self, client: Upstream, **options: Any) -> None:
+    def __init__(self, client: Upstream, resource: Resource = CONFIGMAPS, **options: Any) -> None:
         self.mirror = Mirror()
         self.errors: list[ManagerError] = []
         options = {"rng": Even(1), "on_error": self.errors.append, **options}
-        self.reflector = Reflector(client, CONFIGMAPS, self.mirror, **options)
+        self.reflector = Reflector(client, resource, self.mirror, **options)
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Reflecting:
@@ -106,3 +115,68 @@ class Reflecting:
 def reflecting() -> type[Reflecting]:
     """Makes a running reflector: ``async with reflecting(client) as run``."""
     return Reflecting
+
+
+@pytest.fixture
+async def widgets(crd_server: Server) -> Resource:
+    """A custom resource on the server, established."""
+    async with Client(crd_server.config) as admin:
+        try:
+            await admin.create(CRDS, _widget_crd())
+        except AlreadyExists:
+            return WIDGETS
+        async with asyncio.timeout(30):
+            while True:
+                crd = await admin.get(CRDS, f"{WIDGETS.plural}.{WIDGETS.group}")
+                conditions = crd.get("status", {}).get("conditions") or []
+                if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+                    break
+                await asyncio.sleep(0.02)
+            while True:
+                try:
+                    await admin.list(WIDGETS)
+                except ApiError:  # established, but not served by every handler yet
+                    await asyncio.sleep(0.02)
+                else:
+                    return WIDGETS
+
+
+def _widget_crd() -> Obj:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"plural": WIDGETS.plural, "singular": "widget", "kind": WIDGETS.kind, "listKind": "WidgetList"}
+    return {
+        "metadata": {"name": f"{WIDGETS.plural}.{WIDGETS.group}"},
+        "spec": {"group": WIDGETS.group, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
+class Informing:
+    """An informer whose reflector is made to measure, with a ``Ledger`` as its handler, inside ``async with``."""
+
+    def __init__(self, client: Client, resource: Resource, **options: Any) -> None:
+        self.errors: list[ManagerError] = []
+        self.ledger = Ledger()
+        self.informer = Informer(client, resource)
+        self.registration = self.informer.add_handler(self.ledger)
+        options = {"rng": Even(1), "on_error": self.errors.append, **options}
+        self.reflector = self.informer._reflector = Reflector(client, resource, self.informer, **options)
+
+    async def __aenter__(self) -> Informing:
+        self.task = asyncio.create_task(self.informer.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.task.cancel()
+        (outcome,) = await asyncio.gather(self.task, return_exceptions=True)
+        assert isinstance(outcome, asyncio.CancelledError), f"the informer ended with {outcome!r}"
+
+    def versions(self) -> dict[str, str]:
+        """The version of every object in the store, by key."""
+        return {key(obj): resource_version(obj) for obj in self.informer.store.list()}
+
+
+@pytest.fixture
+def informing() -> type[Informing]:
+    """Makes a running informer: ``async with informing(client, resource) as run``."""
+    return Informing
