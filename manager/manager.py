@@ -18,6 +18,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 
 from manager.cache import Cache
+from manager.cached import CachedClient
 from manager.client import Client
 from manager.config import RestConfig
 from manager.controller import ControllerDefaults
@@ -87,6 +88,7 @@ class Manager:
         self._config = config
         self.live = Client(config, user_agent=name, field_manager=name, observer=_RestMetrics(self.metrics))
         self.cache = Cache(self.live)
+        self.client: Client = CachedClient(self.live, self.cache)
         self.probes = Probes()
         self._election = leader_election
         self._graceful = graceful_timeout

@@ -81,7 +81,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     numbers = [number for mark in metafunc.definition.iter_markers("acceptance") for number in mark.args]
     if numbers:
         metafunc.fixturenames.append("_acceptance")
-        metafunc.parametrize("_acceptance", ["+".join(sorted(numbers))], scope="session")
+        # Of the smallest scope: a wider one would sort tests by their numbers, and start servers anew in between.
+        metafunc.parametrize("_acceptance", ["+".join(sorted(numbers))], scope="function")
     for name in _SERVERS:
         if name in metafunc.fixturenames:
             only = metafunc.definition.get_closest_marker("embedded_only")
