@@ -9,7 +9,7 @@ and when, is given. For tests in virtual time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from manager.client import ObjectList
@@ -116,8 +116,13 @@ class Wire:
         *,
         query: Query | None = None,
         metadata_only: bool = False,
+        each: Callable[[Obj], Obj | None],
     ) -> ObjectList:
-        query = query or {}
+        page = await self._page(query or {})
+        items = [kept for item in page.items if (kept := each(item)) is not None]
+        return ObjectList(items, page.resource_version, page.continue_token)
+
+    async def _page(self, query: Query) -> ObjectList:
         self.requests += 1
         await asyncio.sleep(0.001)
         if token := query.get("continue"):
