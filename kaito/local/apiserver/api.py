@@ -124,7 +124,7 @@ class Api:
             raise _no_such_path()
         if path.subresource and path.subresource not in resource.subresources:
             raise _no_such_path()
-        call = Call(request, path, resource, self._clock)
+        call = Call(request, path, resource, self._clock, identity.user_info())
         if resource.verbs == ("create",):
             return await self._virtual(call, identity)
         if resource.namespaced and not path.namespace and (path.name or request.method not in ("GET", "HEAD")):

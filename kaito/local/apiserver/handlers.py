@@ -8,22 +8,27 @@ this module joins them with selectors, shapes and streams. Subresources with a l
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime as dt
 import random
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
+from kaito.local.apiserver.conversion import from_storage
 from kaito.local.apiserver.crds import CrdKeeper
 from kaito.local.apiserver.deletion import DeleteOptions
 from kaito.local.apiserver.errors import StatusError, conflict, method_not_allowed, status_success
+from kaito.local.apiserver.hooks.drafts import attributes, take
+from kaito.local.apiserver.hooks.gate import Gate
+from kaito.local.apiserver.hooks.matching import Attributes
 from kaito.local.apiserver.negotiation import Shape, negotiate
 from kaito.local.apiserver.reads import check_revision, check_watch_options, get, list_page
 from kaito.local.apiserver.registry import ResourceType
 from kaito.local.apiserver.render import Renderer
 from kaito.local.apiserver.requests import Body, Options, Path, decode_body
 from kaito.local.apiserver.selection import Selection
-from kaito.local.apiserver.storage import Missing, Stale, Storage
+from kaito.local.apiserver.storage import Missing, Record, Stale, Storage
 from kaito.local.apiserver.watches import Watch, error_event
 from kaito.local.apiserver.writes import Draft, Outcome, Writer
 from manager.types import Obj
@@ -49,9 +54,15 @@ class Call:
     """One request for a resource."""
 
     def __init__(
-        self, request: web.BaseRequest, path: Path, resource: ResourceType, clock: Callable[[], dt.datetime]
+        self,
+        request: web.BaseRequest,
+        path: Path,
+        resource: ResourceType,
+        clock: Callable[[], dt.datetime],
+        user: Obj | None = None,
     ) -> None:
         self.request = request
+        self.user: Obj = user or {}
         self.path = path
         self.resource = resource
         self.query: Mapping[str, str] = request.query
@@ -112,11 +123,13 @@ class Handlers:
         writer: Writer,
         crds: CrdKeeper,
         clock: Callable[[], dt.datetime],
+        gate: Gate,
         *,
         bookmark_seconds: float = BOOKMARK_SECONDS,
     ) -> None:
         self.storage = storage
         self.writer = writer
+        self.gate = gate
         self._crds = crds
         self._clock = clock
         self._bookmark_seconds = bookmark_seconds
@@ -240,34 +253,91 @@ class Handlers:
     # ------------------------------------------------------------------ writes
 
     async def _create(self, call: Call) -> web.Response:
-        draft = self.writer.draft_create(call.resource, call.namespace, await call.body(), call.options)
-        return self._written(call, self.commit(draft))
+        body = await call.body()
+
+        def draft(body: Body) -> Draft:
+            return self.writer.draft_create(call.resource, call.namespace, body, call.options)
+
+        return self._written(call, await self._commit(call, body, draft))
 
     async def _update(self, call: Call) -> web.Response:
         body = await call.body()
         path = call.path
-        draft = self.writer.draft_update(
-            call.resource, call.namespace, path.name, path.subresource, body, call.options
-        )
-        return self._written(call, self.commit(draft))
+
+        def draft(body: Body) -> Draft:
+            return self.writer.draft_update(
+                call.resource, call.namespace, path.name, path.subresource, body, call.options
+            )
+
+        return self._written(call, await self._commit(call, body, draft))
 
     async def _patch(self, call: Call) -> web.Response:
         body = await call.body()
         path = call.path
-        draft = self.writer.draft_patch(
-            call.resource,
-            call.namespace,
-            path.name,
-            path.subresource,
-            call.content_type,
-            body,
-            call.options,
-        )
-        return self._written(call, self.commit(draft))
 
-    def commit(self, draft: Draft) -> Outcome:
-        """The second half of a write, where admission webhooks would have their say."""
-        return self.writer.commit(draft)
+        def draft(body: Body) -> Draft:
+            return self.writer.draft_patch(
+                call.resource,
+                call.namespace,
+                path.name,
+                path.subresource,
+                call.content_type,
+                body,
+                call.options,
+            )
+
+        return self._written(call, await self._commit(call, body, draft))
+
+    async def _commit(self, call: Call, body: Body, draft_of: Callable[[Body], Draft]) -> Outcome:
+        """The second half of a write, in which admission webhooks have their say.
+
+        They take time, in which the object may change. A write that names no version does not mind: it is drafted
+        from the new state and admitted again, as on the real server.
+        """
+        if self.gate.open:
+            return self.writer.commit(draft_of(body))
+        for attempt in range(_ATTEMPTS):
+            draft = draft_of(copy.deepcopy(body))
+            await self._admit(call, draft)
+            try:
+                return self.writer.commit(draft)
+            except StatusError as error:
+                raced = error.reason == "Conflict" or (
+                    error.reason == "AlreadyExists" and call.request.method == "PATCH"
+                )
+                if not raced or attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _admit(self, call: Call, draft: Draft) -> None:
+        warnings = call.options.warnings
+        request = attributes(draft, call.user)
+        changed = await self.gate.mutate(request, warnings)
+        if changed is not None:
+            take(draft, changed)
+            request = attributes(draft, call.user)
+        if self.gate.validators(request):
+            complete = self.writer.rehearse(draft)
+            await self.gate.validate(attributes(draft, call.user, obj=complete), warnings)
+
+    async def admit_delete(self, call: Call, record: Record, options: DeleteOptions) -> None:
+        """Let webhooks judge the deletion of one object."""
+        if self.gate.open:
+            return
+        resource = call.resource
+        request = Attributes(
+            operation="DELETE",
+            resource=resource,
+            name=record.name,
+            namespace=record.namespace,
+            kind=(resource.group, resource.version, resource.kind),
+            old=from_storage(resource, record.obj),
+            user=call.user,
+            dry_run=options.dry_run,
+            options=options.render(),
+        )
+        await self.gate.mutate(request, call.options.warnings)
+        await self.gate.validate(request, call.options.warnings)
 
     def _written(self, call: Call, outcome: Outcome) -> web.Response:
         status = 201 if outcome.created else 200
@@ -276,6 +346,7 @@ class Handlers:
     async def _delete(self, call: Call) -> web.Response:
         options = await call.delete_options()
         name = call.path.name
+        await self.admit_delete(call, get(self.storage, call.resource, call.namespace, name), options)
         try:
             deleted = self.writer.delete(call.resource, call.namespace, name, options)
         except (Stale, Missing):
@@ -294,6 +365,7 @@ class Handlers:
         objects = []
         for index, record in enumerate(page.records):
             try:
+                await self.admit_delete(call, record, options)
                 deleted = self.writer.delete(call.resource, record.namespace, record.name, options)
                 objects.append(deleted.obj)
             except StatusError as error:
