@@ -13,8 +13,8 @@ import pytest
 
 from manager.certs.injection import MUTATING, VALIDATING
 from manager.client import Client, PatchType
-from manager.errors import ApiError, Forbidden, Invalid, ServerError
-from manager.resources import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, SERVICES
+from manager.errors import ApiError, Conflict, Forbidden, Invalid, ServerError
+from manager.resources import CONFIGMAPS, CRDS, DEPLOYMENTS, NAMESPACES, PODS, SERVICES
 from manager.testing.controlplane import free_port
 from manager.testing.webhooks import LocalWebhooks
 from manager.types import Obj, Resource
@@ -489,3 +489,221 @@ async def test_a_webhook_is_called_again_after_others_changed_the_object(
     await until(added)
 
     assert calls == ["again", "once", "again"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": "short"}, "webhooks[0].name"),
+        ({"admissionReviewVersions": ["v9"]}, "webhooks[0].admissionReviewVersions"),
+        ({"sideEffects": "Some"}, "webhooks[0].sideEffects"),
+        ({"timeoutSeconds": 31}, "webhooks[0].timeoutSeconds"),
+        ({"failurePolicy": "Perhaps"}, "webhooks[0].failurePolicy"),
+        ({"matchPolicy": "Roughly"}, "webhooks[0].matchPolicy"),
+        ({"clientConfig": {}}, "webhooks[0].clientConfig"),
+        ({"clientConfig": {"url": "http://x.io/"}}, "webhooks[0].clientConfig.url"),
+        (
+            {"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"]}]},
+            "webhooks[0].rules[0].resources",
+        ),
+        (
+            {"rules": [{"operations": ["GET"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]},
+            "webhooks[0].rules[0].operations[0]",
+        ),
+    ],
+)
+async def test_a_configuration_that_cannot_work_is_refused(
+    client: Client, hooks: LocalWebhooks, change: Obj, field: str
+) -> None:
+    """With the field that is wrong, and nothing else."""
+    webhook = hooks.webhook("good.test.io", "/x", CONFIGMAPS) | change
+    body = {"metadata": {"name": f"t-{uuid.uuid4().hex[:8]}"}, "webhooks": [webhook]}
+
+    with pytest.raises(Invalid) as caught:
+        await client.create(VALIDATING, body, dry_run=True)
+
+    assert caught.value.details is not None
+    assert {cause["field"] for cause in caught.value.details["causes"]} == {field}
+
+
+async def test_a_webhook_cannot_guard_webhook_configurations(
+    client: Client, namespace: str, hooks: LocalWebhooks, install: Install
+) -> None:
+    """One that refuses everything everywhere can still be removed, and does not concern its own kind."""
+    hooks.server.admission("/no", lambda _: denied("everything"))
+    everything = [
+        {
+            "apiGroups": ["admissionregistration.k8s.io", ""],
+            "apiVersions": ["*"],
+            "resources": ["*"],
+            "operations": ["*"],
+        }
+    ]
+    only_this = {"matchLabels": {"test": namespace}}
+    webhook = hooks.webhook("all.test.io", "/no", CONFIGMAPS, rules=everything, objectSelector=only_this)
+    name = await install(VALIDATING, webhook | {"namespaceSelector": {}})
+    guarded = config_map(namespace, "g")
+    guarded["metadata"]["labels"] = {"test": namespace}
+
+    await refused(lambda: client.create(CONFIGMAPS, guarded, dry_run=True))
+    changed = await client.patch(VALIDATING, name, {"metadata": {"labels": {"test": namespace}}})
+
+    assert changed["metadata"]["labels"] == {"test": namespace}
+
+
+async def test_a_collection_is_deleted_object_by_object(
+    client: Client, namespace: str, hooks: LocalWebhooks, install: Install
+) -> None:
+    """Each deletion of a collection is judged; one refusal fails the request and keeps its object."""
+    judged: list[str] = []
+    keep = {"probe"}
+
+    def judge(request: AdmissionRequest) -> Response:
+        name = (request.old_object or request.object or {})["metadata"]["name"]  # 1.20 names no object here
+        judged.append(name)
+        return denied(f"{name} stays") if name in keep else allowed()
+
+    hooks.server.admission("/judge", judge)
+    await install(VALIDATING, hooks.webhook("del.test.io", "/judge", CONFIGMAPS))
+    await refused(lambda: client.create(CONFIGMAPS, config_map(namespace, "probe"), dry_run=True))
+    for name in ("a", "keep", "z"):
+        await client.create(CONFIGMAPS, config_map(namespace, name))
+
+    keep.add("keep")
+    with pytest.raises(Forbidden) as caught:
+        await client.request("DELETE", CONFIGMAPS.path(namespace))
+    left = {obj["metadata"]["name"] for obj in (await client.list(CONFIGMAPS, namespace)).items}
+
+    assert caught.value.message == 'admission webhook "del.test.io" denied the request: keep stays'
+    assert "keep" in left
+    assert "keep" in judged
+
+
+async def test_evictions_bindings_and_connections_are_judged(
+    client: Client, namespace: str, hooks: LocalWebhooks, install: Install
+) -> None:
+    """Each as its own kind: CREATE of an Eviction and a Binding, CONNECT with the options of an exec."""
+    seen: list[AdmissionRequest] = []
+
+    def refuse(request: AdmissionRequest) -> Response:
+        seen.append(request)
+        return denied(f"no {request.subresource}")
+
+    hooks.server.admission("/no", refuse)
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "CONNECT"]}
+    rules = [{**rule, "resources": ["pods/eviction", "pods/binding", "pods/exec"]}]
+    await install(VALIDATING, hooks.webhook("sub.test.io", "/no", PODS, rules=rules))
+    pod = {
+        "metadata": {"name": "p", "namespace": namespace},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "nodeName": "nowhere"},
+    }
+    await client.create(PODS, pod)
+    path = PODS.path(namespace, "p")
+    meta = {"name": "p", "namespace": namespace}
+    eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": meta}
+    if client.config.ca_data is not None:  # the embedded server serves the newer version only
+        eviction["apiVersion"] = "policy/v1"
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": "p", "namespace": namespace},
+        "target": {"kind": "Node", "name": "n"},
+    }
+
+    first = await refused(lambda: client.request("POST", f"{path}/eviction", body=eviction))
+    with pytest.raises(ApiError) as bound:
+        await client.request("POST", f"{path}/binding", body=binding)
+    query = {"command": "ls", "container": "c", "stdout": True}
+    with pytest.raises(ApiError) as connected:
+        await client.request("POST", f"{path}/exec", query=query)
+    await client.delete(PODS, "p", namespace, grace_seconds=0)
+
+    said = 'admission webhook "sub.test.io" denied the request: no '
+    errors = [first.message, bound.value.message, connected.value.message]
+    assert errors == [f"{said}{name}" for name in ("eviction", "binding", "exec")]
+    told = [(r.operation, r.kind["kind"], r.resource["resource"], r.subresource, r.name) for r in seen[-3:]]
+    assert told == [
+        ("CREATE", "Eviction", "pods", "eviction", "p"),
+        ("CREATE", "Binding", "pods", "binding", "p"),
+        ("CONNECT", "PodExecOptions", "pods", "exec", "p"),
+    ]
+    assert seen[-1].object is not None
+    assert (seen[-1].object["command"], seen[-1].object["container"]) == (["ls"], "c")
+
+
+async def test_writes_that_race_with_a_slow_webhook_are_retried(
+    client: Client, namespace: str, hooks: LocalWebhooks, install: Install
+) -> None:
+    """Patches that name no version all arrive, although the object changes while a webhook thinks."""
+    asked = 0
+
+    async def slow(request: AdmissionRequest) -> Response:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.02)
+        return allowed()
+
+    hooks.server.admission("/slow", slow)
+    await install(VALIDATING, hooks.webhook("slow.test.io", "/slow", CONFIGMAPS, operations=["UPDATE"]))
+    await client.create(CONFIGMAPS, config_map(namespace, "r"))
+
+    async def noticed() -> bool:
+        await client.patch(CONFIGMAPS, "r", {"data": {"warm": uuid.uuid4().hex}}, namespace=namespace)
+        return asked > 0
+
+    await until(noticed)
+    writes = (
+        client.patch(CONFIGMAPS, "r", {"data": {f"k{number}": "v"}}, namespace=namespace) for number in range(4)
+    )
+    await asyncio.gather(*writes)
+    stored = await client.get(CONFIGMAPS, "r", namespace)
+    with pytest.raises(Conflict):
+        await client.replace(CONFIGMAPS, {**stored, "metadata": {**stored["metadata"], "resourceVersion": "1"}})
+
+    assert {f"k{number}" for number in range(4)} <= stored["data"].keys()
+
+
+async def test_a_rule_for_another_version_matches_too_unless_it_is_exact(
+    client: Client, namespace: str, hooks: LocalWebhooks, install: Install
+) -> None:
+    """A rule for v1 hears of a write to v2, in v1; one with ``matchPolicy: Exact`` does not."""
+    group = f"{namespace}.example.com"
+    v1, v2 = (Resource(group, version, "gadgets", "Gadget") for version in ("v1", "v2"))
+    open_schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    versions = [
+        {"name": name, "served": True, "storage": name == "v2", "schema": open_schema} for name in ("v1", "v2")
+    ]
+    names = {"plural": "gadgets", "kind": "Gadget", "singular": "gadget", "listKind": "GadgetList"}
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": versions}
+    await client.create(CRDS, {"metadata": {"name": f"gadgets.{group}"}, "spec": spec})
+    seen: list[AdmissionRequest] = []
+
+    def adds(request: AdmissionRequest) -> Response:
+        seen.append(request)
+        return patched([{"op": "add", "path": "/spec/added", "value": True}])
+
+    hooks.server.admission("/adds", adds)
+    hooks.server.admission("/no", lambda _: denied("exact"))
+    await install(MUTATING, hooks.webhook("eq.test.io", "/adds", v1))
+    await install(VALIDATING, hooks.webhook("ex.test.io", "/no", v1, matchPolicy="Exact"))
+    gadget = {"metadata": {"namespace": namespace}, "spec": {}}
+
+    async def noticed() -> bool:
+        try:
+            made = await client.create(v2, {**gadget, "metadata": {"generateName": "g-", "namespace": namespace}})
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        return bool(seen) and made["spec"].get("added") is True
+
+    await until(noticed)
+    exact = await refused(lambda: client.create(v1, {**gadget, "metadata": {"name": "x", "namespace": namespace}}))
+    await client.delete(CRDS, f"gadgets.{group}")
+
+    request = seen[0]
+    assert (request.kind["version"], request.resource["version"]) == ("v1", "v1")
+    assert (request.request_kind["version"], request.request_resource["version"]) == ("v2", "v2")
+    assert request.object is not None
+    assert request.object["apiVersion"] == f"{group}/v1"
+    assert exact.message == 'admission webhook "ex.test.io" denied the request: exact'

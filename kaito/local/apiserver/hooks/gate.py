@@ -186,16 +186,13 @@ class Gate:
 
 
 def _request(uid: str, request: Attributes) -> Obj:
-    resource = request.resource
-    group, version, kind = request.kind
-    gvk = {"group": group, "version": version, "kind": kind}
-    gvr = {"group": resource.group, "version": resource.version, "resource": resource.plural}
+    sent_resource, sent_kind = request.as_sent
     made: Obj = {
         "uid": uid,
-        "kind": gvk,
-        "resource": gvr,
-        "requestKind": gvk,
-        "requestResource": gvr,
+        "kind": _kind(request.kind),
+        "resource": _place(request.resource),
+        "requestKind": _kind(sent_kind),
+        "requestResource": _place(sent_resource),
         "operation": request.operation,
         "userInfo": request.user,
         "object": request.obj,
@@ -210,6 +207,14 @@ def _request(uid: str, request: Attributes) -> Obj:
     if request.subresource:
         made |= {"subResource": request.subresource, "requestSubResource": request.subresource}
     return made
+
+
+def _kind(kind: tuple[str, str, str]) -> Obj:
+    return dict(zip(("group", "version", "kind"), kind, strict=True))
+
+
+def _place(resource: ResourceType) -> Obj:
+    return {"group": resource.group, "version": resource.version, "resource": resource.plural}
 
 
 def _refusal(name: str, status: Any) -> StatusError:

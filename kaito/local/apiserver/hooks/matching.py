@@ -28,6 +28,7 @@ class Attributes:
 
     Attributes:
         kind: group, version and kind of the objects; a subresource such as ``scale`` has its own.
+        sent: resource and kind as the client sent them, where this is in another version.
         obj: the new state, None for DELETE; ``old``: the present one, None for CREATE and CONNECT.
     """
 
@@ -42,16 +43,24 @@ class Attributes:
     user: Obj = field(default_factory=dict)
     dry_run: bool = False
     options: Obj | None = None
+    sent: tuple[ResourceType, tuple[str, str, str]] | None = None
+
+    @property
+    def as_sent(self) -> tuple[ResourceType, tuple[str, str, str]]:
+        """Resource and kind as the client sent them, whatever version this is in."""
+        return self.sent or (self.resource, self.kind)
 
     def at(self, resource: ResourceType) -> Attributes:
         """The same request with its objects in another version of the resource."""
         if resource is self.resource:
             return self
         own = (self.resource.group, self.resource.version, self.resource.kind)
+        sent = self.as_sent
         if self.kind != own:
-            return replace(self, resource=resource)
+            return replace(self, resource=resource, sent=sent)
         return replace(
             self,
+            sent=sent,
             resource=resource,
             kind=(resource.group, resource.version, resource.kind),
             obj=None if self.obj is None else from_storage(resource, to_storage(self.resource, self.obj)),
