@@ -37,6 +37,7 @@ from kaito.local.apiserver.crds import CrdKeeper
 from kaito.local.apiserver.errors import ApiServerError
 from kaito.local.apiserver.handlers import BOOKMARK_SECONDS, Handlers
 from kaito.local.apiserver.hooks.calling import Caller
+from kaito.local.apiserver.hooks.converting import Converter
 from kaito.local.apiserver.hooks.gate import Gate
 from kaito.local.apiserver.kubelet import KubeletProxy
 from kaito.local.apiserver.registry import Registry, ResourceType
@@ -170,8 +171,11 @@ class ApiServer:
         writer = Writer(storage, Admission(storage, registry, addresses), keeper, clock=self._clock)
         caller = Caller(storage)
         self._stack.push_async_callback(caller.close)
-        gate = Gate(storage, registry, caller)
-        handlers = Handlers(storage, writer, keeper, self._clock, gate, bookmark_seconds=self._bookmark_seconds)
+        converter = Converter(caller)
+        gate = Gate(storage, registry, caller, converter)
+        handlers = Handlers(
+            storage, writer, keeper, self._clock, gate, converter, bookmark_seconds=self._bookmark_seconds
+        )
 
         def account_uid(namespace: str, name: str) -> str | None:
             record = storage.get("serviceaccounts", namespace, name)

@@ -26,7 +26,8 @@ from kaito.local.apiserver.reads import get
 from kaito.local.apiserver.registry import ResourceType
 from kaito.local.apiserver.requests import Body
 from kaito.local.apiserver.scale import scale_of, with_replicas
-from kaito.local.apiserver.storage import Stale, Storage
+from kaito.local.apiserver.storage import Record, Stale, Storage
+from kaito.local.apiserver.writes import Draft
 from manager.selectors import selector_from
 from manager.types import Obj
 
@@ -146,12 +147,11 @@ class Subresources:
             raise method_not_allowed()
         if method == "GET":
             record = get(self._storage, resource, call.namespace, path.name)
-            return call.respond(
-                call.renderer.object(resource, scale_of(resource, from_storage(resource, record.obj)))
-            )
+            current = await self._view(resource, record)
+            return call.respond(call.renderer.object(resource, scale_of(resource, current)))
         body = await call.body()
         record = get(self._storage, resource, call.namespace, path.name)
-        current = from_storage(resource, record.obj)
+        current = await self._view(resource, record)
         scale = body.value
         if method == "PATCH":
             try:
@@ -164,15 +164,23 @@ class Subresources:
         if not self._handlers.gate.open:
             scale = await self._admit(call, Body(scale, []).obj(), "UPDATE", old=scale_of(resource, current))
             record = get(self._storage, resource, call.namespace, path.name)
-            current = from_storage(resource, record.obj)
+            current = await self._view(resource, record)
         wanted = with_replicas(resource, copy.deepcopy(current), Body(scale, []).obj())
         if resource.is_crd:
             wanted["metadata"].setdefault("resourceVersion", str(record.revision))
-        draft = self._handlers.writer.draft_update(
-            resource, call.namespace, path.name, "", Body(wanted, []), call.options
-        )
-        outcome = self._handlers.writer.commit(draft)
-        return call.respond(call.renderer.object(resource, scale_of(resource, outcome.obj)))
+        writer, run = self._handlers.writer, self._handlers.converter.run
+
+        def drafted() -> Draft:
+            body = Body(copy.deepcopy(wanted), [])
+            return writer.draft_update(resource, call.namespace, path.name, "", body, call.options)
+
+        draft = await run(drafted)
+        outcome = await run(lambda: writer.commit(draft))
+        changed = await run(lambda: from_storage(resource, outcome.obj))
+        return call.respond(call.renderer.object(resource, scale_of(resource, changed)))
+
+    async def _view(self, resource: ResourceType, record: Record) -> Obj:
+        return await self._handlers.converter.run(lambda: from_storage(resource, record.obj))
 
     async def _bind(self, call: Call) -> web.Response:
         binding = await self._admit(call, (await call.body()).obj())

@@ -79,7 +79,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a write led to, at the request's version."""
+    """What a write led to, as stored."""
 
     obj: Obj
     created: bool = False
@@ -87,7 +87,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a delete led to: the last or the new state, and whether the object is gone."""
+    """What a delete led to: the last or the new state, as stored, and whether the object is gone."""
 
     obj: Obj
     gone: bool
@@ -366,21 +366,21 @@ class Writer:
         if self._storage.get(key, draft.namespace, draft.name) is not None:
             raise already_exists(resource, draft.name)
         if draft.options.dry_run:
-            return Outcome(from_storage(resource, stored), created=True)
+            return Outcome(stored, created=True)
         try:
             record = self._storage.create(key, draft.namespace, draft.name, stored)
         except Exists:
             raise already_exists(resource, draft.name) from None
-        return Outcome(from_storage(resource, record.obj), created=True)
+        return Outcome(record.obj, created=True)
 
     def _update(self, draft: Draft, stored: Obj) -> Outcome:
         resource, record = draft.resource, draft.record
         assert record is not None  # noqa: S101 - the caller's branch
         stored["metadata"]["resourceVersion"] = str(record.revision)
         if _same(stored, record.obj):
-            return Outcome(from_storage(resource, record.obj))
+            return Outcome(record.obj)
         if draft.options.dry_run:
-            return Outcome(from_storage(resource, stored))
+            return Outcome(stored)
         key = resource.storage_key
         try:
             if is_finished(stored):
@@ -393,7 +393,7 @@ class Writer:
             raise conflict(resource, draft.name) from None
         except Missing:
             raise not_found(resource, draft.name) from None
-        return Outcome(from_storage(resource, record.obj))
+        return Outcome(record.obj)
 
     # ------------------------------------------------------------------ delete
 
@@ -413,7 +413,7 @@ class Writer:
             raise conflict(resource, name, why)
         verdict = decide(resource, record.copy(), options, self._clock())
         if options.dry_run or (verdict.obj is None and not verdict.remove):
-            return Deleted(from_storage(resource, verdict.obj or record.obj), verdict.remove)
+            return Deleted(verdict.obj or record.obj, verdict.remove)
         key = resource.storage_key
         if verdict.obj is not None and key == CRDS:
             self._admission.admit(resource, verdict.obj, record.obj, now=self._now())
@@ -421,7 +421,7 @@ class Writer:
             record = self._storage.delete(key, namespace, name, expected=record.revision, final=verdict.obj)
         elif verdict.obj is not None:
             record = self._storage.update(key, namespace, name, verdict.obj, expected=record.revision)
-        return Deleted(from_storage(resource, record.obj), verdict.remove)
+        return Deleted(record.obj, verdict.remove)
 
 
 def check_finalizers(resource: ResourceType, obj: Obj, old: Obj) -> None:

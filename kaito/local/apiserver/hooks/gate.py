@@ -22,6 +22,7 @@ import orjson
 
 from kaito.local.apiserver.errors import StatusError, bad_request
 from kaito.local.apiserver.hooks.calling import Caller, CallFailed
+from kaito.local.apiserver.hooks.converting import Converter
 from kaito.local.apiserver.hooks.matching import Attributes, Hook, hooks_of, labels_of
 from kaito.local.apiserver.patching import PatchError, json_patch
 from kaito.local.apiserver.registry import Registry, ResourceType
@@ -39,10 +40,11 @@ _VERSIONS = ("v1", "v1beta1")
 class Gate:
     """The webhooks of one server."""
 
-    def __init__(self, storage: Storage, registry: Registry, caller: Caller) -> None:
+    def __init__(self, storage: Storage, registry: Registry, caller: Caller, converter: Converter) -> None:
         self._storage = storage
         self._registry = registry
         self._caller = caller
+        self._converter = converter
         self._mutating: list[Hook] = []
         self._validating: list[Hook] = []
         self._load()
@@ -102,7 +104,7 @@ class Gate:
         """
         asked = self.validators(request)
         answers = await asyncio.gather(
-            *(self._asked(hook, request.at(matched), warnings) for hook, matched in asked), return_exceptions=True
+            *(self._judged(hook, request, matched, warnings) for hook, matched in asked), return_exceptions=True
         )
         for answer in answers:
             if isinstance(answer, BaseException):
@@ -130,7 +132,7 @@ class Gate:
     async def _mutated(
         self, hook: Hook, request: Attributes, matched: ResourceType, warnings: list[str]
     ) -> Obj | None:
-        seen = request.at(matched)
+        seen = await self._converter.run(lambda: request.at(matched))
         response = await self._asked(hook, seen, warnings)
         patch = (response or {}).get("patch")
         if not patch or seen.obj is None or request.operation == "DELETE":
@@ -141,7 +143,11 @@ class Gate:
         except (binascii.Error, ValueError, TypeError, orjson.JSONDecodeError, PatchError) as error:
             words = error.message if isinstance(error, PatchError) else str(error)
             raise StatusError(500, "InternalError", f"Internal error occurred: {words}") from error
-        return replace(seen, obj=patched).at(request.resource).obj
+        changed = replace(seen, obj=patched)
+        return (await self._converter.run(lambda: changed.at(request.resource))).obj
+
+    async def _judged(self, hook: Hook, request: Attributes, matched: ResourceType, warnings: list[str]) -> None:
+        await self._asked(hook, await self._converter.run(lambda: request.at(matched)), warnings)
 
     async def _asked(self, hook: Hook, request: Attributes, warnings: list[str]) -> Obj | None:
         """The response of a webhook that let the request pass; None when its failure is ignored."""
