@@ -28,15 +28,16 @@ class LocalWebhooks:
 
     Args:
         certificate: what the server shows; made, with its authority, when None.
+        names: that the made certificate is for, besides the loopback's.
     """
 
-    def __init__(self, certificate: ServingCertificate | None = None) -> None:
+    def __init__(self, certificate: ServingCertificate | None = None, *, names: Sequence[str] = ()) -> None:
         self.ca = b""
         if certificate is None:
             now = dt.datetime.now(dt.UTC)
             authority = make_authority("local-webhooks", not_before=now - _DAY, not_after=now + _DAY)
-            names = ["localhost", "127.0.0.1"]
-            pair = make_serving(authority, names, not_before=now - _DAY, not_after=now + _DAY)
+            all_names = ["localhost", "127.0.0.1", *names]
+            pair = make_serving(authority, all_names, not_before=now - _DAY, not_after=now + _DAY)
             certificate = ServingCertificate()
             certificate.load(pair.cert, pair.key)
             self.ca = authority.cert

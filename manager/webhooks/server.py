@@ -158,10 +158,13 @@ class WebhookServer:
             self._problem = None
             self._serving.set()
             await asyncio.Event().wait()
-        async with asyncio.TaskGroup() as group:
-            if self._watcher is not None:
-                group.create_task(self._watcher.run(), name="webhook-certificate")
-            group.create_task(self._serve(), name="webhook-server")
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._watcher is not None:
+                    group.create_task(self._watcher.run(), name="webhook-certificate")
+                group.create_task(self._serve(), name="webhook-server")
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
 
     async def _serve(self) -> None:
         self._problem = "there is no certificate yet"

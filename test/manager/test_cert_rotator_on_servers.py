@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from manager.certs.injection import VALIDATING, bundles, crd_conversion, injection, mutating, trusts, validating
+from manager.certs.injection import (
+    MUTATING,
+    VALIDATING,
+    bundles,
+    crd_conversion,
+    injection,
+    mutating,
+    trusts,
+    validating,
+)
 from manager.certs.pems import certificates
 from manager.certs.rotation import Policy, read_secret
 from manager.certs.rotator import Rotator
 from manager.client import Client
 from manager.errors import ApiError
-from manager.resources import CONFIGMAPS, NAMESPACES, SECRETS
+from manager.resources import CONFIGMAPS, CRDS, NAMESPACES, SECRETS
 from manager.testing.webhooks import LocalWebhooks
 from manager.types import Obj
 from manager.webhooks.review import AdmissionRequest, Response, allowed, denied
@@ -106,6 +115,37 @@ async def test_a_first_start_makes_the_secret_and_the_trust(
     assert (before, after) == ("certificates have not been checked yet", None)
     assert "PRIVATE KEY" not in caplog.text
     assert secret["data"]["ca.key"] not in caplog.text
+
+
+async def test_every_kind_of_target_gets_the_bundle(client: Client, namespace: str) -> None:
+    """A mutating configuration and the conversion of a CRD."""
+    group = f"{namespace}.example.com"
+    name, crd_name = f"t-{uuid.uuid4().hex[:8]}", f"things.{group}"
+    versions = [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}]
+    config = {"clientConfig": {"url": "https://127.0.0.1:1/convert"}, "conversionReviewVersions": ["v1"]}
+    spec = {
+        "group": group,
+        "scope": "Namespaced",
+        "names": {"plural": "things", "kind": "Thing", "singular": "thing", "listKind": "ThingList"},
+        "versions": versions,
+        "conversion": {"strategy": "Webhook", "webhook": config},
+    }
+    await client.create(CRDS, {"metadata": {"name": crd_name}, "spec": spec})
+    await client.create(MUTATING, {"metadata": {"name": name}, "webhooks": [_webhook("m")]})
+    both = Rotator(
+        client,
+        namespace=namespace,
+        secret="hook-certs",
+        dns_names=NAMES,
+        targets=[mutating(name), crd_conversion(crd_name)],
+    )
+    async with running(both):
+        material = read_secret(await client.get(SECRETS, "hook-certs", namespace))
+        found = [await client.get(MUTATING, name), await client.get(CRDS, crd_name)]
+    await client.delete(MUTATING, name)
+    await client.delete(CRDS, crd_name)
+
+    assert [set(bundles(obj).values()) for obj in found] == [{material.bundle_pem}] * 2
 
 
 async def test_replicas_agree_on_one_secret(client: Client, namespace: str, configuration: str) -> None:

@@ -8,13 +8,23 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import orjson
 import pytest
 
 from manager.certs.injection import MUTATING, VALIDATING
 from manager.client import Client, PatchType
 from manager.errors import ApiError, Conflict, Forbidden, Invalid, ServerError
-from manager.resources import CONFIGMAPS, CRDS, DEPLOYMENTS, NAMESPACES, PODS, SERVICES
+from manager.resources import (
+    CONFIGMAPS,
+    CRDS,
+    DEPLOYMENTS,
+    ENDPOINTS,
+    ENDPOINTSLICES,
+    NAMESPACES,
+    PODS,
+    SERVICES,
+)
 from manager.testing.controlplane import free_port
 from manager.testing.webhooks import LocalWebhooks
 from manager.types import Obj, Resource
@@ -99,7 +109,7 @@ class Short:
     def _judge(self, obj: Obj) -> Warnings:
         value = (obj.get("data") or {}).get("value")
         if value == "no":
-            raise Denied('data.value: "no" is not an answer')
+            raise Denied('data.value: "no" is not an answer', warnings=["no is no better"])
         if value == "never":
             raise Invalid(
                 422, "Invalid", "data.value: never", {"causes": [{"field": "data.value", "message": "x"}]}
@@ -152,6 +162,26 @@ async def test_a_validator_refuses_writes_in_the_servers_words(
     assert whole.value.details is not None
     assert whole.value.details["causes"] == [{"field": "data.value", "message": "x"}]
     assert "hm is no good answer" in caplog.text
+
+
+async def test_a_refusal_can_warn_too(
+    api_server: Server, client: Client, namespace: str, hooks: LocalWebhooks, install: Install
+) -> None:
+    """The warnings of a webhook that refuses are in the headers of the refusal."""
+    hooks.server.validate(CONFIGMAPS, Short())
+    await install(VALIDATING, hooks.webhook("short.test.io", "/validate--v1-configmap", CONFIGMAPS))
+    bad = config_map(namespace, "a", value="no")
+    await refused(lambda: client.create(CONFIGMAPS, bad, dry_run=True))
+    url = api_server.config.server + CONFIGMAPS.path(namespace)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", **bad}
+    headers = {"Authorization": f"Bearer {api_server.config.token}"}
+    connector = aiohttp.TCPConnector(ssl=False)
+    session = aiohttp.ClientSession(connector=connector, headers=headers)
+    async with session, session.post(url, json=body) as answer:
+        status, warnings = answer.status, answer.headers.getall("Warning")
+        await connector.close(abort_ssl=True)
+
+    assert (status, warnings) == (403, ['299 - "no is no better"'])
 
 
 class Adds:
@@ -420,6 +450,47 @@ async def test_a_service_is_resolved_to_its_endpoints(
 
     assert error.message.startswith('Internal error occurred: failed calling webhook "svc.test.io": ')
     assert 'service "hook" not found' in error.message
+
+
+@pytest.mark.embedded_only("a kube-apiserver calls Services by their cluster address, which needs a proxy")
+@pytest.mark.parametrize("kind", ["EndpointSlice", "Endpoints"])
+async def test_a_services_endpoint_is_called_under_its_name(
+    client: Client, namespace: str, install: Install, kind: str
+) -> None:
+    """The port is the Service's by name, the certificate must be the Service's; another name is not trusted."""
+    names = [f"hook.{namespace}.svc"]
+    async with LocalWebhooks(names=names) as hooks:
+        hooks.server.admission("/no", lambda _: denied("reached"))
+        assert hooks.server.address is not None
+        port = {"name": "web", "port": hooks.server.address[1], "protocol": "TCP"}
+        for name in ("hook", "alias"):
+            meta = {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": name}}
+            ports = [{"name": "web", "port": 443, "protocol": "TCP", "targetPort": 1}]
+            await client.create(SERVICES, {"metadata": meta, "spec": {"ports": ports}})
+            if kind == "EndpointSlice":
+                endpoints = [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}]
+                made = {"metadata": meta, "addressType": "IPv4", "ports": [port], "endpoints": endpoints}
+                await client.create(ENDPOINTSLICES, made)
+            else:
+                subset = {"addresses": [{"ip": "127.0.0.1"}], "ports": [port]}
+                await client.create(ENDPOINTS, {"metadata": meta, "subsets": [subset]})
+        webhooks = []
+        for name in ("hook", "alias"):
+            service = {"name": name, "namespace": namespace, "path": "/no"}
+            config = {"service": service, "caBundle": hooks.client_config("/no")["caBundle"]}
+            selector = {"matchLabels": {"case": name}}
+            made = hooks.webhook(f"{name}.test.io", "/", CONFIGMAPS, clientConfig=config, objectSelector=selector)
+            webhooks.append(made)
+        await install(VALIDATING, *webhooks)
+        errors = []
+        for name in ("hook", "alias"):
+            obj = config_map(namespace, name)
+            obj["metadata"]["labels"] = {"case": name}
+            errors.append(await refused(lambda obj=obj: client.create(CONFIGMAPS, obj)))  # type: ignore[misc]
+
+    assert errors[0].message == 'admission webhook "hook.test.io" denied the request: reached'
+    assert errors[1].message.startswith('Internal error occurred: failed calling webhook "alias.test.io": ')
+    assert "x509" in errors[1].message
 
 
 async def test_a_bad_patch_or_an_invalid_result_is_refused(

@@ -12,7 +12,7 @@ import copy
 import datetime as dt
 import functools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from aiohttp import web
 
@@ -105,10 +105,15 @@ class Call:
     def respond(self, body: bytes, status: int = 200) -> web.Response:
         """A response of the negotiated type, with the warnings so far."""
         response = web.Response(body=body, status=status, content_type=self.shape.content_type)
-        for warning in self.options.warnings:
-            text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-            response.headers.add("Warning", f'299 - "{text}"')
+        add_warnings(response, self.options.warnings)
         return response
+
+
+def add_warnings(response: web.Response, warnings: Iterable[str]) -> None:
+    """Tell the client these things besides (RFC 7234)."""
+    for warning in warnings:
+        text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        response.headers.add("Warning", f'299 - "{text}"')
 
 
 def json_response(value: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -329,6 +334,13 @@ class Handlers:
     async def _admit(self, call: Call, draft: Draft) -> None:
         if self.gate.open:
             return
+        try:
+            await self._admitted(call, draft)
+        except StatusError as error:
+            error.warnings = call.options.warnings
+            raise
+
+    async def _admitted(self, call: Call, draft: Draft) -> None:
         warnings = call.options.warnings
         request = attributes(draft, call.user)
         changed = await self.gate.mutate(request, warnings)
