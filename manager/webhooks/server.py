@@ -177,7 +177,7 @@ class WebhookServer:
             max_line_size=_MAX_HEADER_LINE,
             max_field_size=_MAX_HEADER_LINE,
             max_headers=128,
-            lingering_time=1.0,  # long enough for an answer to reach a client that still sends
+            lingering_time=0.25,  # long enough for an answer to reach a client that still sends
         )
         loop = asyncio.get_running_loop()
         try:
