@@ -71,6 +71,7 @@ class Upstream(Protocol):
         metadata_only: bool = False,
     ) -> ObjectList:
         """One page of a list."""
+        ...
 
     def watch_batches(
         self,
@@ -86,6 +87,7 @@ class Upstream(Protocol):
         silence: float | None = None,
     ) -> AsyncGenerator[list[WatchEvent], None]:
         """One watch."""
+        ...
 
 
 class Backoff(Protocol):
@@ -93,6 +95,7 @@ class Backoff(Protocol):
 
     def next(self) -> float:
         """Seconds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
