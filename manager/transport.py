@@ -192,7 +192,7 @@ class Transport:
             self._sessions = (
                 aiohttp.ClientSession(connector=connector(100), headers=headers, timeout=short),
                 aiohttp.ClientSession(
-                    connector=connector(0), headers=headers, timeout=long, read_bufsize=2**20, auto_decompress=True
+                    connector=connector(0), headers=headers, timeout=long, read_bufsize=2**16, auto_decompress=True
                 ),
             )
         return self._sessions[1 if streaming else 0]
