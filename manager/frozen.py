@@ -8,13 +8,20 @@ one is plain and may be changed. What a shallow copy shares with the cache stays
 from __future__ import annotations
 
 import copy
-from typing import Any, NoReturn
+from typing import Any
 
 from manager.types import Obj
 
 
 class CacheMutation(TypeError):
     """An object of a cache was to be changed, and all its other readers with it: build a patch, or a copy."""
+
+
+def _refuses(container: FrozenDict | FrozenList, *_: object, **__: object) -> None:
+    raise CacheMutation(f"{container.of} is a cached object, shared by all its readers: it must not be changed")
+
+
+_refuse: Any = _refuses  # of any type: it stands for methods of many
 
 
 class FrozenDict(dict[str, Any]):
@@ -25,9 +32,6 @@ class FrozenDict(dict[str, Any]):
     def __init__(self, content: dict[str, Any], of: str) -> None:
         super().__init__(content)
         self.of = of
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise CacheMutation(f"{self.of} is a cached object, shared by all its readers: it must not be changed")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
@@ -50,9 +54,6 @@ class FrozenList(list[Any]):
     def __init__(self, content: list[Any], of: str) -> None:
         super().__init__(content)
         self.of = of
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise CacheMutation(f"{self.of} is a cached object, shared by all its readers: it must not be changed")
 
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
     append = clear = extend = insert = pop = remove = reverse = sort = _refuse

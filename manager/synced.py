@@ -15,10 +15,12 @@ class Synced(Protocol):
     @property
     def name(self) -> str:
         """For messages."""
+        ...
 
     @property
     def has_synced(self) -> bool:
         """Whether it has caught up; never goes back."""
+        ...
 
     async def wait_synced(self) -> None:
         """Wait for it. Raises ``InformerStopped`` when that can no longer come."""
