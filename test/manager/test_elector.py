@@ -212,7 +212,7 @@ async def test_a_lease_that_was_deleted_is_made_again() -> None:
 
 @pytest.mark.parametrize("latency", [0.0, 0.5])
 async def test_a_leader_that_reaches_nobody_gives_up_before_others_may_take_over(latency: float) -> None:
-    """Within the renew deadline after the first renewal that failed: 12 s with the defaults, half more when slow."""
+    """Within the renew deadline after the first renewal that failed: 12 s, or 12.5 on slow networks."""
     board = LeaseBoard(random.Random(3), latency=latency)
     me = elector(board)
     await me.acquire()

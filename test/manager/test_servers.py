@@ -204,7 +204,7 @@ def test_old_tls_is_not_spoken() -> None:
 
 
 async def test_secure_metrics_are_for_those_whom_the_api_server_allows(api_server: Server) -> None:
-    """A good token reads them; none, or a wrong one, is 401; one without the right is 403 where rights are judged."""
+    """A good token reads them; none, or a wrong one, is 401; one without the right is 403."""
     manager = Manager(api_server.config, metrics_secure=SecureMetrics())
     manager.add_metrics_handler("/extra", _extra)
     async with running(manager) as task:
