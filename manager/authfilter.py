@@ -5,7 +5,8 @@ the user's right to the path by a SubjectAccessReview of a non-resource URL with
 Answers are kept for a while, so that a scraper does not become load; failures to ask are not. Tokens are kept as
 their hashes. The process needs the right to create both reviews, which the ClusterRole ``system:auth-delegator``
 gives. Semantics: controller-runtime's metrics filter, which is kube-apiserver's delegated authentication and
-authorization."""
+authorization.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ Cancelling is always safe: whoever cancels calls :meth:`release`. Semantics: cli
 these differences. For safety: a leader that sees another's name in the record stops at once; it gives up in good
 time even if the three periods are chosen so that client-go would be late; the holder that release looks at is
 the one just read, not the one remembered, so that a rival's lease is never blanked. For speed: a candidate
-watches for the release, and looks when the record that it saw ends, instead of at its next poll only."""
+watches for the release, and looks when the record that it saw ends, instead of at its next poll only.
+"""
 
 from __future__ import annotations
 

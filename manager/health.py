@@ -3,7 +3,8 @@
 In: checks, which may be synchronous or not. Out: ``ok``, or one line per check in the words of Kubernetes, and
 500 if any failed. Why it failed goes to the log only, because probes are not authenticated. A check that raises,
 or does not answer in time, has failed; it never breaks the probe. An endpoint exists once a check of its sort
-was added. Semantics: controller-runtime's healthz."""
+was added. Semantics: controller-runtime's healthz.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ The algorithm (``elector``) runs in a thread and an event loop of its own, so th
 loop can cost the lease. Out: :meth:`acquired` and :meth:`lost` in the caller's loop. A second thread is the
 fence: if leader's work still runs when the lease, counted from the last renewal that succeeded, has ended, the
 process is ended hard, whatever state its loops are in. Two leaders are worse than none. The fence needs nobody's
-help, not even that of logging; work that has ended, or that never began, is no reason for it to fall."""
+help, not even that of logging; work that has ended, or that never began, is no reason for it to fall.
+"""
 
 from __future__ import annotations
 

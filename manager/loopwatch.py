@@ -3,7 +3,8 @@
 Always: ``event_loop_lag_seconds``, the worst delay of a timer within the last 15 to 30 seconds, so that a scrape
 every 15 seconds misses none. It costs four wake-ups per second. When misuse is looked for (``debug``): a thread
 asks the loop for a sign of life, and if none comes within 100 ms it logs the stack of the code that blocks it,
-while it blocks it. A loop whose clock is not the monotonic one (virtual time) has no lag and is left alone."""
+while it blocks it. A loop whose clock is not the monotonic one (virtual time) has no lag and is left alone.
+"""
 
 from __future__ import annotations
 

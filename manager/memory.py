@@ -4,7 +4,8 @@ Caches are millions of containers that live as long as the process. With Python'
 all of them again and again (160 ms for 6,000 pods, in one piece, in the event loop). So it is called less often
 from the start, and what is there once the caches are full is set aside for good. What a cache replaces later is
 freed by its reference count all the same: objects of JSON have no cycles. Once per process: it is the process's
-collector."""
+collector.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 The counterpart of Go's pprof. Off unless an address is given, and only on a loopback address, because what it
 tells is nobody else's business and its answers cost time; ``kubectl port-forward`` reaches it. Nothing here
 changes the process, except that the first look at memory starts the tracing of allocations, which costs until it
-is stopped."""
+is stopped.
+"""
 
 from __future__ import annotations
 

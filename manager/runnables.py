@@ -4,7 +4,8 @@ In: runnables, before or after their group has started. Out: tasks that the grou
 ``failed`` for each that ends in an error. A runnable that returns has done its work, which is no error; one that
 is cancelled by anybody but the group would be a silent loss, and is. Nothing starts in a group that has been
 stopped, even if it was never started. The order of the groups is the manager's. Semantics: controller-runtime's
-runnable groups."""
+runnable groups.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ Ready = Callable[[], Coroutine[Any, Any, bool | None]]
 
 
 class Group(StrEnum):
-    """When a runnable starts, in this order. It stops in the order of ``manager.STOP_ORDER``."""
+    """When a runnable starts, in this order. It stops in the order of ``lifecycle.STOP_ORDER``."""
 
     HTTP_SERVERS = "HTTPServers"
     WEBHOOKS = "Webhooks"
