@@ -3,9 +3,9 @@ it.
 
 In: the API server's lists and watches. Out: calls of reconcilers, each with the key of one object that may not be
 as it should be. It knows no custom resource and no cloud. The parts, in the order in which an event meets them:
-``reflector`` and ``store`` (a true local copy), ``informer`` and ``cache`` (who hears of changes), ``predicates``
-and ``handlers`` (what makes work), ``queue`` (what is next), ``controller`` (what follows from an outcome),
-``manager`` (start, stop, leadership, probes, metrics).
+``reflector`` and ``store`` (a true local copy), ``informer`` and ``cache`` (who hears of changes), ``sources``,
+``predicates`` and ``handlers`` (what makes work), ``queue`` (what is next), ``controller`` (what follows from an
+outcome), ``manager`` (start, stop, leadership, probes, metrics).
 
 The names below are loaded with their modules when they are used: importing the package is free, and a program that
 asks for ``Client`` alone pays for no metrics and no web server. ``manager.resources`` has the built-in kinds,
@@ -21,9 +21,11 @@ from manager import lazy
 if TYPE_CHECKING:
     from manager.builder import BuilderError, ControllerBuilder
     from manager.cache import Cache, CacheNotSynced
+    from manager.changes import Generic
+    from manager.channel import Channel, ChannelSource
     from manager.client import Client, ObjectList, PatchType
     from manager.config import RestConfig
-    from manager.controller import Controller, Reconciler
+    from manager.controller import Controller, ControllerDefaults, Reconciler
     from manager.diff import merge_patch, private_copy
     from manager.ensure import Ensured, Operation, Renamed, create_or_patch, create_or_update
     from manager.errors import (
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from manager.predicates import Predicate
     from manager.selectors import LabelSelector, parse_label_selector
     from manager.signals import run_until_signal, stop_on_signals
+    from manager.sources import FuncSource, InformerSource, KindSource, Source
     from manager.store import Store
     from manager.types import Obj, Request, Resource, Result
 
@@ -73,12 +76,15 @@ __all__ = [
     "BuilderError",
     "Cache",
     "CacheNotSynced",
+    "Channel",
+    "ChannelSource",
     "Client",
     "ConfigError",
     "Conflict",
     "ConnectionFailed",
     "Controller",
     "ControllerBuilder",
+    "ControllerDefaults",
     "Deleted",
     "Ensured",
     "Event",
@@ -86,9 +92,13 @@ __all__ = [
     "Finalized",
     "Finalizers",
     "Forbidden",
+    "FuncSource",
+    "Generic",
     "Gone",
     "Informer",
+    "InformerSource",
     "Invalid",
+    "KindSource",
     "LabelSelector",
     "LeaderElection",
     "LeaderLost",
@@ -110,6 +120,7 @@ __all__ = [
     "RestConfig",
     "Result",
     "ServerError",
+    "Source",
     "Store",
     "TerminalError",
     "TooManyRequests",
@@ -145,6 +156,11 @@ __getattr__, __dir__ = lazy.names(
             "Cache",
             "CacheNotSynced",
         ),
+        "changes": ("Generic",),
+        "channel": (
+            "Channel",
+            "ChannelSource",
+        ),
         "client": (
             "Client",
             "ObjectList",
@@ -153,6 +169,7 @@ __getattr__, __dir__ = lazy.names(
         "config": ("RestConfig",),
         "controller": (
             "Controller",
+            "ControllerDefaults",
             "Reconciler",
         ),
         "ensure": (
@@ -223,6 +240,12 @@ __getattr__, __dir__ = lazy.names(
         "signals": (
             "run_until_signal",
             "stop_on_signals",
+        ),
+        "sources": (
+            "FuncSource",
+            "InformerSource",
+            "KindSource",
+            "Source",
         ),
         "store": ("Store",),
         "types": (

@@ -23,6 +23,7 @@ from manager.cache import Cache
 from manager.client import Client
 from manager.cluster import Cluster
 from manager.config import RestConfig
+from manager.controller import ControllerDefaults
 from manager.controller_metrics import ControllerMetrics, MetricFamilies
 from manager.errors import ManagerError
 from manager.events import EventRecorder
@@ -80,6 +81,7 @@ class Manager:
         health_bind: as ``metrics_bind``, for the probes.
         debug_bind: the same for looking inside (``profiling``); loopback addresses only.
         graceful_timeout: seconds that stopping may take; 0 does not wait, negative waits for ever.
+        controller: how the controllers work that do not say otherwise.
         tune_gc: set the process's garbage collector up for large caches (``memory``); None: unless misuse is
             looked for, because test processes run many managers.
         name: of this program, for the user agent and the field manager.
@@ -95,10 +97,12 @@ class Manager:
         health_bind: str = "0",
         debug_bind: str = "0",
         graceful_timeout: float = 30.0,
+        controller: ControllerDefaults | None = None,
         tune_gc: bool | None = None,
         name: str = "kaito",
     ) -> None:
         self.name = name
+        self.controller_defaults = controller or ControllerDefaults()
         self.metrics = CollectorRegistry()
         ProcessCollector(registry=self.metrics)
         PlatformCollector(registry=self.metrics)
@@ -219,6 +223,11 @@ class Manager:
     def controller_metrics(self, name: str) -> ControllerMetrics:
         """The metrics of one controller; the builder's."""
         return ControllerMetrics(self._families, name)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its one life is over."""
+        return self._life.state == "stopped"
 
     @property
     def metrics_address(self) -> tuple[str, int] | None:
