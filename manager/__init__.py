@@ -20,7 +20,9 @@ from manager import lazy
 
 if TYPE_CHECKING:
     from manager.builder import BuilderError, ControllerBuilder
-    from manager.cache import Cache, CacheNotSynced
+    from manager.cache import Cache
+    from manager.cache_options import ByResource, CacheOptions, Selection
+    from manager.cached import CachedClient
     from manager.changes import Generic
     from manager.channel import Channel, ChannelSource
     from manager.client import Client, ObjectList, PatchType
@@ -32,15 +34,22 @@ if TYPE_CHECKING:
     from manager.errors import (
         AlreadyExists,
         ApiError,
+        CacheError,
+        CacheNotStarted,
+        CacheNotSynced,
         ConfigError,
         Conflict,
         ConnectionFailed,
         Forbidden,
         Gone,
+        IndexMissing,
+        InformerStopped,
         Invalid,
         ManagerError,
+        NotCached,
         NotFound,
         ServerError,
+        StaleCache,
         TerminalError,
         TooManyRequests,
         Unauthorized,
@@ -69,6 +78,7 @@ if TYPE_CHECKING:
     from manager.signals import run_until_signal, stop_on_signals
     from manager.sources import FuncSource, InformerSource, KindSource, Source
     from manager.store import Store
+    from manager.transforms import strip_managed_fields
     from manager.types import Obj, Request, Resource, Result
 
 __all__ = [
@@ -77,8 +87,13 @@ __all__ = [
     "AlreadyOwned",
     "ApiError",
     "BuilderError",
+    "ByResource",
     "Cache",
+    "CacheError",
+    "CacheNotStarted",
     "CacheNotSynced",
+    "CacheOptions",
+    "CachedClient",
     "Channel",
     "ChannelSource",
     "Client",
@@ -100,8 +115,10 @@ __all__ = [
     "Generic",
     "Gone",
     "Group",
+    "IndexMissing",
     "Informer",
     "InformerSource",
+    "InformerStopped",
     "Invalid",
     "KindSource",
     "LabelSelector",
@@ -110,6 +127,7 @@ __all__ = [
     "Manager",
     "ManagerError",
     "MapFunction",
+    "NotCached",
     "NotFound",
     "Obj",
     "ObjectList",
@@ -126,8 +144,10 @@ __all__ = [
     "Result",
     "RunFailed",
     "SecureMetrics",
+    "Selection",
     "ServerError",
     "Source",
+    "StaleCache",
     "Store",
     "TerminalError",
     "TooManyRequests",
@@ -144,6 +164,7 @@ __all__ = [
     "private_copy",
     "run_until_signal",
     "stop_on_signals",
+    "strip_managed_fields",
     "with_controller_reference",
     "with_finalizer",
     "with_owner_reference",
@@ -159,15 +180,18 @@ __getattr__, __dir__ = lazy.names(
             "BuilderError",
             "ControllerBuilder",
         ),
-        "cache": (
-            "Cache",
-            "CacheNotSynced",
+        "cache": ("Cache",),
+        "cache_options": (
+            "ByResource",
+            "CacheOptions",
+            "Selection",
         ),
         "changes": ("Generic",),
         "channel": (
             "Channel",
             "ChannelSource",
         ),
+        "cached": ("CachedClient",),
         "client": (
             "Client",
             "ObjectList",
@@ -194,15 +218,22 @@ __getattr__, __dir__ = lazy.names(
         "errors": (
             "AlreadyExists",
             "ApiError",
+            "CacheError",
+            "CacheNotStarted",
+            "CacheNotSynced",
             "ConfigError",
             "Conflict",
             "ConnectionFailed",
             "Forbidden",
             "Gone",
+            "IndexMissing",
+            "InformerStopped",
             "Invalid",
             "ManagerError",
+            "NotCached",
             "NotFound",
             "ServerError",
+            "StaleCache",
             "TerminalError",
             "TooManyRequests",
             "Unauthorized",
@@ -259,6 +290,7 @@ __getattr__, __dir__ = lazy.names(
             "Source",
         ),
         "store": ("Store",),
+        "transforms": ("strip_managed_fields",),
         "types": (
             "Obj",
             "Request",

@@ -8,7 +8,7 @@ nothing is cached here. Semantics: Kubernetes API concepts, "verbs", "server-sid
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,8 +17,9 @@ from typing import Self, TypedDict, Unpack
 
 import orjson
 
+from manager import listbody
 from manager.config import RestConfig
-from manager.errors import ApiError, NotFound
+from manager.errors import ApiError, ConnectionFailed, NotFound
 from manager.rest_metrics import RestObserver
 from manager.transport import Query, Transport
 from manager.types import Obj, Resource
@@ -160,20 +161,24 @@ class Client:
         *,
         query: Query | None = None,
         metadata_only: bool = False,
+        each: Callable[[Obj], Obj | None] = lambda item: item,
     ) -> ObjectList:
         """One page, exactly as asked for. Items carry apiVersion and kind.
 
-        ``metadata_only``: the server leaves out everything but the metadata (``PartialObjectMetadata``).
+        Args:
+            metadata_only: the server leaves out everything but the metadata (``PartialObjectMetadata``).
+            each: called with every item as it is decoded; what it returns takes the item's place, None leaves it
+                out. What it drops is never in memory for more than one item at a time.
         """
         headers = {"Accept": ACCEPT_METADATA_LIST} if metadata_only else None
-        reply = await self.request("GET", resource.path(namespace), query=query, headers=headers)
-        if reply.get("kind") == "Table":
+        raw = await self._transport.request("GET", resource.path(namespace), query, None, headers)
+        try:
+            envelope, items = await listbody.decode(raw, resource.api_version, resource.kind, each)
+        except orjson.JSONDecodeError as error:
+            raise ConnectionFailed(f"the server's answer is not JSON: {raw[:120]!r}") from error
+        if envelope.get("kind") == "Table":
             raise table_refused()
-        metadata = reply.get("metadata") or {}
-        items = reply.get("items") or []
-        for item in items:
-            item.setdefault("apiVersion", resource.api_version)
-            item.setdefault("kind", resource.kind)
+        metadata = envelope.get("metadata") or {}
         return ObjectList(items, str(metadata.get("resourceVersion", "")), str(metadata.get("continue", "")))
 
     async def create(

@@ -7,16 +7,19 @@ the manager's, before everything that might read it. Semantics: controller-runti
 from __future__ import annotations
 
 from manager.cache import Cache
+from manager.cache_options import CacheOptions
+from manager.cached import CachedClient
 from manager.client import Client
 
 
 class Cluster:
-    """See the module. ``live`` is the direct client, ``cache`` the informers."""
+    """See the module. ``live`` is the direct client, ``client`` reads from ``cache``; as a manager's own."""
 
-    def __init__(self, name: str, live: Client) -> None:
+    def __init__(self, name: str, live: Client, options: CacheOptions | None = None) -> None:
         self.name = name
         self.live = live
-        self.cache = Cache(live)
+        self.cache = Cache(live, options)
+        self.client: Client = CachedClient(live, self.cache)
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name} {self.cache!r}>"

@@ -130,3 +130,35 @@ def api_error(status: int, body: Obj, retry_after: float | None = None) -> ApiEr
     if retry_after is None and details and isinstance(details.get("retryAfterSeconds"), int):
         retry_after = float(details["retryAfterSeconds"]) or None
     return kind(status, reason, message, details, retry_after)
+
+
+class CacheError(ManagerError):
+    """A cached read or an informer that cannot do what was asked; nothing is wrong with the server's answer."""
+
+
+class CacheNotStarted(CacheError):
+    """A read before the cache runs: it would wait for something that nobody has started."""
+
+
+class CacheNotSynced(CacheError):
+    """A collection could not be listed in time; the message names it."""
+
+
+class NotCached(CacheError):
+    """The kind, or the namespace, is not in this cache; read it from the server, or configure the cache."""
+
+
+class IndexMissing(CacheError):
+    """A cached list by a field for which there is no index, or by more than equality."""
+
+
+class InformerStopped(CacheError):
+    """The informer, or the handler's registration, has ended: nothing will ever come from it."""
+
+
+class ReadBeforeSync(CacheError):
+    """Misuse, told in debug mode only: a store was read before it held a whole list."""
+
+
+class StaleCache(CacheError):
+    """The cache has not caught up with a write of this process in time: try again later, act on nothing now."""

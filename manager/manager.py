@@ -20,6 +20,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollect
 from manager import debug
 from manager.authfilter import AuthFilter
 from manager.cache import Cache
+from manager.cache_options import CacheOptions
+from manager.cached import CachedClient
 from manager.client import Client
 from manager.cluster import Cluster
 from manager.config import RestConfig
@@ -36,7 +38,6 @@ from manager.memory import Tuning
 from manager.profiling import check_bind, debug_app
 from manager.resources import LEASES
 from manager.runnables import Entry, Group, Ready, Runnable
-from manager.selfsigned import serving_context
 from manager.servers import OFF, Handler, HttpServer, metrics_app
 
 log = logging.getLogger("kaito.manager.manager")
@@ -82,6 +83,7 @@ class Manager:
         debug_bind: the same for looking inside (``profiling``); loopback addresses only.
         graceful_timeout: seconds that stopping may take; 0 does not wait, negative waits for ever.
         controller: how the controllers work that do not say otherwise.
+        cache: what is watched of each kind, and how; None: everything.
         tune_gc: set the process's garbage collector up for large caches (``memory``); None: unless misuse is
             looked for, because test processes run many managers.
         name: of this program, for the user agent and the field manager.
@@ -98,6 +100,7 @@ class Manager:
         debug_bind: str = "0",
         graceful_timeout: float = 30.0,
         controller: ControllerDefaults | None = None,
+        cache: CacheOptions | None = None,
         tune_gc: bool | None = None,
         name: str = "kaito",
     ) -> None:
@@ -110,7 +113,8 @@ class Manager:
         self._rest_metrics = _RestMetrics(self.metrics)
         self._lag = LoopLag(self.metrics)
         self.live = self._client(config)
-        self.cache = Cache(self.live)
+        self.cache = Cache(self.live, cache)
+        self.client: Client = CachedClient(self.live, self.cache)
         self.probes = Probes()
         self._life = Lifecycle(graceful_timeout)
         self._tuning = Tuning() if (not debug.enabled() if tune_gc is None else tune_gc) else None
@@ -180,13 +184,13 @@ class Manager:
             self._life.groups[Group.WARMUP].add(Entry(f"{name}-warmup", warmup))
         self._life.groups[where].add(Entry(name, runnable, ready))
 
-    def add_cluster(self, name: str, config: RestConfig) -> Cluster:
+    def add_cluster(self, name: str, config: RestConfig, cache: CacheOptions | None = None) -> Cluster:
         """Another cluster to read and write; its cache is filled before anything else of ours starts.
 
         Raises:
             ManagerError: the name is taken, or the manager stops.
         """
-        cluster = Cluster(name, self._client(config))
+        cluster = Cluster(name, self._client(config), cache)
         self.add(
             lambda: cluster.cache.run(),
             name=f"cluster-{name}",
@@ -252,9 +256,15 @@ class Manager:
         return server
 
     def _metrics_server(self, bind: str, secure: SecureMetrics | None) -> HttpServer:
-        check = AuthFilter(self.live) if secure is not None and secure.authorize else None
-        tls = serving_context(secure.cert_dir) if secure is not None else None
-        return HttpServer(bind, metrics_app(self.metrics, check), "metrics", tls=tls)
+        if secure is None:
+            return HttpServer(bind, metrics_app(self.metrics), "metrics")
+        from manager.metrics_tls import certificate  # costs the import of a cryptographic library
+
+        serving, watcher = certificate(secure.cert_dir, self.metrics)
+        if watcher is not None:
+            self.add(watcher.run, name="metrics-certificate", group=Group.HTTP_SERVERS)
+        check = AuthFilter(self.live) if secure.authorize else None
+        return HttpServer(bind, metrics_app(self.metrics, check), "metrics", tls=serving.context)
 
     # ------------------------------------------------------------------ life
 

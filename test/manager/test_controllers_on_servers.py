@@ -210,6 +210,43 @@ async def test_owned_objects_lead_to_their_owners(api_server: Server, namespace:
     assert found == (["other", "boss"] if every else ["boss"])
 
 
+@pytest.mark.acceptance("FW-E25")
+async def test_kinds_are_watched_by_their_metadata_alone(api_server: Server, namespace: str) -> None:
+    """For, owns and watches: events lead to the same keys, and neither cache nor handlers see the rest."""
+    manager, reconciler, mapped = manager_of(api_server), Noting(namespace), []  # type: Manager, Noting, list[Obj]
+
+    def mapping(obj: Obj) -> list[Request]:
+        mapped.append(obj)
+        return [Request(obj["metadata"]["namespace"], f"from-{obj['metadata']['name']}")]
+
+    (
+        ControllerBuilder(manager)
+        .for_(CONFIGMAPS, only_metadata=True)
+        .owns(SECRETS, only_metadata=True)
+        .watches_metadata(SERVICEACCOUNTS, mapping)
+        .build(reconciler)
+    )
+    async with Client(api_server.config) as client, running(manager):
+        boss = await client.create(CONFIGMAPS, {**named("boss"), "data": {"x": "y"}}, namespace=namespace)
+        await reconciler.has("boss")
+        reconciler.names.clear()
+        owned = named("owned", ownerReferences=[owner_of(boss, controller=True)])
+        await client.create(SECRETS, {**owned, "data": {"x": "eQ=="}}, namespace=namespace)
+        await reconciler.has("boss")
+        account = {**named("account"), "automountServiceAccountToken": False}
+        await client.create(SERVICEACCOUNTS, account, namespace=namespace)
+        await reconciler.has("from-account")
+        cached = [
+            manager.cache.informer(kind, metadata_only=True).store.get(name, namespace)
+            for kind, name in ((CONFIGMAPS, "boss"), (SECRETS, "owned"))
+        ]
+
+    for obj in [*cached, *mapped]:
+        assert obj is not None
+        assert {*obj} == {"apiVersion", "kind", "metadata"}
+    assert [obj["kind"] for obj in cached if obj] == ["ConfigMap", "Secret"]
+
+
 @pytest.mark.acceptance("FW-E26")
 async def test_predicates_of_one_watch_leave_the_others_alone(api_server: Server, namespace: str) -> None:
     """Only labelled ConfigMaps, only Secrets whose labels change, every ServiceAccount; a filter over all."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime as dt
 import gc
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,11 +16,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from manager.certs.pems import make_authority, make_serving
 from manager.client import Client
 from manager.config import RestConfig
 from manager.errors import ConfigError, ConnectionFailed, Forbidden, ManagerError, NotFound, Unauthorized
 from manager.manager import Manager, SecureMetrics
-from manager.selfsigned import make_pair
 from manager.servers import HttpServer, parse_bind
 
 if TYPE_CHECKING:
@@ -181,26 +182,37 @@ async def test_metrics_over_tls_without_a_certificate_use_one_of_their_own() -> 
 
 
 async def test_metrics_over_tls_use_the_certificate_of_a_folder(tmp_path: Path) -> None:
-    """Who trusts it verifies it; a folder without one is an error that names it."""
+    """Who trusts it verifies it, also after it was replaced; a folder without one is an error that names it."""
     with pytest.raises(ConfigError, match=f"the certificate of {tmp_path}"):
         Manager(NOWHERE, metrics_secure=SecureMetrics(tmp_path))
-    pair = make_pair()
-    cert, mark, key = pair.partition(b"-----BEGIN PRIVATE KEY-----")
-    (tmp_path / "tls.crt").write_bytes(cert)
-    (tmp_path / "tls.key").write_bytes(mark + key)
+    certs = [_made(), _made()]
+    write(tmp_path, certs[0])
     manager = Manager(NOWHERE, metrics_secure=SecureMetrics(tmp_path, authorize=False))
     async with running(manager) as task:
-        trusted = {"ca_data": cert, "tls_server_name": "localhost"}
-        async with reach(manager.metrics_address, **trusted) as client:
-            assert "python_info" in await client.text("/metrics")
+        for pair in certs:
+            write(tmp_path, pair)
+            trusted = {"ca_data": pair[0], "tls_server_name": "localhost"}
+            async with asyncio.timeout(10):
+                while True:
+                    with contextlib.suppress(ConnectionFailed):
+                        async with reach(manager.metrics_address, **trusted) as client:
+                            assert "certwatcher_read_certificate_total" in await client.text("/metrics")
+                            break
+                    await asyncio.sleep(0.1)
     await task
 
 
-def test_old_tls_is_not_spoken() -> None:
-    """1.2 at least."""
-    from manager.selfsigned import serving_context
+def write(folder: Path, pair: tuple[bytes, bytes]) -> None:
+    (folder / "tls.crt").write_bytes(pair[0])
+    (folder / "tls.key").write_bytes(pair[1])
 
-    assert serving_context().minimum_version == ssl.TLSVersion.TLSv1_2
+
+def _made() -> tuple[bytes, bytes]:
+    now = dt.datetime.now(dt.UTC)
+    times = {"not_before": now - dt.timedelta(days=1), "not_after": now + dt.timedelta(days=1)}
+    authority = make_authority("test", **times)
+    pair = make_serving(authority, ["localhost"], **times)
+    return pair.cert + authority.cert, pair.key
 
 
 async def test_secure_metrics_are_for_those_whom_the_api_server_allows(api_server: Server) -> None:
