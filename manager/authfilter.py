@@ -125,13 +125,14 @@ class AuthFilter:
     async def _ask(self, path: str, review: Obj) -> Obj:
         """The status of a review. What may pass by itself is tried again; each try has ten seconds."""
         pause = _FIRST_PAUSE
+        failure: ManagerError = ConnectionFailed("no review was asked for")
         for attempt in range(1, _TRIES + 1):
             try:
                 async with asyncio.timeout(REVIEW_SECONDS):
                     answer = await self._client.request("POST", path, body=review)
                 return dict(answer.get("status") or {})
             except TimeoutError as error:
-                failure: ManagerError = ConnectionFailed(f"no review within {REVIEW_SECONDS:g} s")
+                failure = ConnectionFailed(f"no review within {REVIEW_SECONDS:g} s")
                 failure.__cause__ = error
             except ConnectionFailed as error:
                 failure = error

@@ -175,19 +175,23 @@ def may_take(record: Record, me: str, seen_at: float, now: float) -> bool:
 
 
 class Lock(Protocol):
-    """What the algorithm needs of a Lease object. All but ``freed`` raise errors of ``manager`` only."""
+    """What the algorithm needs of a Lease object. Its errors are of ``manager``."""
 
     async def get(self) -> Obj:
         """The object. Raises ``NotFound``."""
+        ...
 
     async def create(self, record: Record) -> Obj:
         """A new object; as the server stored it."""
+        ...
 
     async def update(self, lease: Obj, record: Record) -> Obj:
         """Replace the record; raises ``Conflict`` unless the object is still the one given."""
+        ...
 
     async def freed(self) -> None:
         """Wait until the lease is seen to be nobody's. Only a hint: who hears it still has to take it."""
+        ...
 
 
 class LeaseLock:
