@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from manager.changes import Generic
     from manager.channel import Channel, ChannelSource
     from manager.client import Client, ObjectList, PatchType
+    from manager.cluster import Cluster
     from manager.config import RestConfig
     from manager.controller import Controller, ControllerDefaults, Reconciler
     from manager.diff import merge_patch, private_copy
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
     from manager.informer import Added, Deleted, Event, Informer, Registration, Updated
     from manager.kubeconfig import load_config
     from manager.leader import LeaderElection
-    from manager.manager import LeaderLost, Manager
+    from manager.lifecycle import RunFailed
+    from manager.manager import LeaderLost, Manager, SecureMetrics
     from manager.ownership import (
         AlreadyOwned,
         OwnershipError,
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
         without_owner_reference,
     )
     from manager.predicates import Predicate
+    from manager.runnables import Group
     from manager.selectors import LabelSelector, parse_label_selector
     from manager.signals import run_until_signal, stop_on_signals
     from manager.sources import FuncSource, InformerSource, KindSource, Source
@@ -94,6 +97,7 @@ __all__ = [
     "Channel",
     "ChannelSource",
     "Client",
+    "Cluster",
     "ConfigError",
     "Conflict",
     "ConnectionFailed",
@@ -110,6 +114,7 @@ __all__ = [
     "FuncSource",
     "Generic",
     "Gone",
+    "Group",
     "IndexMissing",
     "Informer",
     "InformerSource",
@@ -137,6 +142,8 @@ __all__ = [
     "Resource",
     "RestConfig",
     "Result",
+    "RunFailed",
+    "SecureMetrics",
     "Selection",
     "ServerError",
     "Source",
@@ -190,6 +197,7 @@ __getattr__, __dir__ = lazy.names(
             "ObjectList",
             "PatchType",
         ),
+        "cluster": ("Cluster",),
         "config": ("RestConfig",),
         "controller": (
             "Controller",
@@ -249,9 +257,11 @@ __getattr__, __dir__ = lazy.names(
         ),
         "kubeconfig": ("load_config",),
         "leader": ("LeaderElection",),
+        "lifecycle": ("RunFailed",),
         "manager": (
             "LeaderLost",
             "Manager",
+            "SecureMetrics",
         ),
         "ownership": (
             "AlreadyOwned",
@@ -264,6 +274,7 @@ __getattr__, __dir__ = lazy.names(
             "without_owner_reference",
         ),
         "predicates": ("Predicate",),
+        "runnables": ("Group",),
         "selectors": (
             "LabelSelector",
             "parse_label_selector",
