@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
 
 from manager.cache import Cache
 from manager.client import Client
@@ -24,6 +24,7 @@ from manager.controller_metrics import ControllerMetrics, MetricFamilies
 from manager.errors import ManagerError
 from manager.events import EventRecorder
 from manager.leader import LeaderElection, LeaderElector
+from manager.rest_metrics import RestMetrics
 from manager.servers import Check, HttpServer, Probes, metrics_server, probe_server
 
 log = logging.getLogger("kaito.manager.manager")
@@ -40,16 +41,6 @@ class _Entry:
     name: str
     run: Runnable
     needs_leader: bool
-
-
-class _RestMetrics:
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._total = Counter(
-            "rest_client_requests_total", "Requests by outcome.", ("code", "method", "host"), registry=registry
-        )
-
-    def finished(self, method: str, code: str, host: str) -> None:
-        self._total.labels(code, method, host.partition("://")[2]).inc()
 
 
 class Manager:
@@ -80,7 +71,7 @@ class Manager:
         PlatformCollector(registry=self.metrics)
         self._families = MetricFamilies(self.metrics)
         self._config = config
-        self.live = Client(config, user_agent=name, field_manager=name, observer=_RestMetrics(self.metrics))
+        self.live = Client(config, user_agent=name, field_manager=name, observer=RestMetrics(self.metrics))
         self.cache = Cache(self.live)
         self.probes = Probes()
         self._election = leader_election

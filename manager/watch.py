@@ -15,12 +15,16 @@ from typing import Any
 
 import orjson
 
-from manager.errors import ConnectionFailed, api_error
+from manager.errors import ApiError, ConnectionFailed, api_error
 from manager.transport import Query, Transport
 from manager.types import Obj
 
 WATCH_SLACK = 30.0  # seconds after timeoutSeconds at which a watch is ended from this side
 INACTIVITY_SECONDS = 70.0  # bookmarks come about once a minute; HTTP/1.1 has no ping to tell a dead peer
+
+ACCEPT_OBJECTS = "application/json"
+ACCEPT_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+ACCEPT_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,11 @@ class WatchEvent:
 
     type: str
     object: Obj
+
+
+def table_refused() -> ApiError:
+    """The error for an answer that is a Table."""
+    return ApiError(406, "NotAcceptable", "the server answered with a Table where objects were asked for")
 
 
 def decode(raw: bytes) -> dict[str, Any]:
@@ -42,7 +51,13 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 async def watch_events(
-    transport: Transport, path: str, query: Query, *, silence: float | None, total: float | None
+    transport: Transport,
+    path: str,
+    query: Query,
+    *,
+    silence: float | None,
+    total: float | None,
+    accept: str = ACCEPT_OBJECTS,
 ) -> AsyncGenerator[list[WatchEvent], None]:
     """The events of one watch request, in batches, until the server ends it.
 
@@ -50,7 +65,8 @@ async def watch_events(
         ApiError: the watch could not be opened, or an ERROR event came; events before it are delivered first.
         ConnectionFailed: the connection broke, was silent for too long, or carried something that is no event.
     """
-    async with aclosing(transport.stream(path, query, silence=silence, total=total)) as batches:
+    stream = transport.stream(path, query, silence=silence, total=total, accept=accept)
+    async with aclosing(stream) as batches:
         async for lines in batches:
             events: list[WatchEvent] = []
             failure: Exception | None = None

@@ -70,7 +70,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     numbers = [number for mark in metafunc.definition.iter_markers("acceptance") for number in mark.args]
     if numbers:
         metafunc.fixturenames.append("_acceptance")
-        metafunc.parametrize("_acceptance", ["+".join(sorted(numbers))], scope="session")
+        metafunc.parametrize("_acceptance", ["+".join(sorted(numbers))])
     for name in _SERVERS:
         if name in metafunc.fixturenames:
             only = metafunc.definition.get_closest_marker("embedded_only")
@@ -96,7 +96,7 @@ _SEED = pytest.StashKey[int]()
 _skips: list[str] = []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def _acceptance() -> str:
     """The numbers of the acceptance lists that a test shows, for its id only."""
     return ""

@@ -243,7 +243,7 @@ async def test_a_silent_watch_is_given_up_and_carried_on(
     client: Client, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A half-open connection is noticed by its silence; the next watch starts at the version reached."""
-    monkeypatch.setattr("manager.watch.INACTIVITY_SECONDS", 0.2)
+    monkeypatch.setitem(Client.watch_batches.__kwdefaults__, "silence", 0.2)
     script.lists = [listing("a", rv="10")]
     script.watches = [
         watching(("ADDED", config_map("b", "11")), hold=True),
@@ -290,7 +290,7 @@ async def test_a_silent_watch_is_opened_anew_at_once_from_where_it_was(
     client: Client, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence beyond the limit costs neither a list nor a pause, however often it happens."""
-    monkeypatch.setattr("manager.watch.INACTIVITY_SECONDS", 0.05)
+    monkeypatch.setitem(Client.watch_batches.__kwdefaults__, "silence", 0.05)
     script.lists = [listing("a", rv="10")]
     script.watches = [watching(hold=True)] * 6
     async with Running(client):
