@@ -1,8 +1,235 @@
-"""A level-triggered controller framework for Kubernetes, in asyncio.
+"""A level-triggered controller framework for Kubernetes, in asyncio. README.md beside this file says how to use
+it.
 
 In: the API server's lists and watches. Out: calls of reconcilers, each with the key of one object that may not be
 as it should be. It knows no custom resource and no cloud. The parts, in the order in which an event meets them:
 ``reflector`` and ``store`` (a true local copy), ``informer`` and ``cache`` (who hears of changes), ``predicates``
 and ``handlers`` (what makes work), ``queue`` (what is next), ``controller`` (what follows from an outcome),
 ``manager`` (start, stop, leadership, probes, metrics).
+
+The names below are loaded with their modules when they are used: importing the package is free, and a program that
+asks for ``Client`` alone pays for no metrics and no web server. ``manager.resources`` has the built-in kinds,
+``manager.predicates`` and ``manager.handlers`` the functions that a builder takes.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from manager import lazy
+
+if TYPE_CHECKING:
+    from manager.builder import BuilderError, ControllerBuilder
+    from manager.cache import Cache, CacheNotSynced
+    from manager.client import Client, ObjectList, PatchType
+    from manager.config import RestConfig
+    from manager.controller import Controller, Reconciler
+    from manager.diff import merge_patch, private_copy
+    from manager.ensure import Ensured, Operation, Renamed, create_or_patch, create_or_update
+    from manager.errors import (
+        AlreadyExists,
+        ApiError,
+        ConfigError,
+        Conflict,
+        ConnectionFailed,
+        Forbidden,
+        Gone,
+        Invalid,
+        ManagerError,
+        NotFound,
+        ServerError,
+        TerminalError,
+        TooManyRequests,
+        Unauthorized,
+    )
+    from manager.events import EventRecorder
+    from manager.finalizers import Finalized, Finalizers, has_finalizer, with_finalizer, without_finalizer
+    from manager.handlers import MapFunction
+    from manager.informer import Added, Deleted, Event, Informer, Registration, Updated
+    from manager.kubeconfig import load_config
+    from manager.leader import LeaderElection
+    from manager.manager import LeaderLost, Manager
+    from manager.ownership import (
+        AlreadyOwned,
+        OwnershipError,
+        has_controller_reference,
+        has_owner_reference,
+        with_controller_reference,
+        with_owner_reference,
+        without_controller_reference,
+        without_owner_reference,
+    )
+    from manager.predicates import Predicate
+    from manager.selectors import LabelSelector, parse_label_selector
+    from manager.signals import run_until_signal, stop_on_signals
+    from manager.store import Store
+    from manager.types import Obj, Request, Resource, Result
+
+__all__ = [
+    "Added",
+    "AlreadyExists",
+    "AlreadyOwned",
+    "ApiError",
+    "BuilderError",
+    "Cache",
+    "CacheNotSynced",
+    "Client",
+    "ConfigError",
+    "Conflict",
+    "ConnectionFailed",
+    "Controller",
+    "ControllerBuilder",
+    "Deleted",
+    "Ensured",
+    "Event",
+    "EventRecorder",
+    "Finalized",
+    "Finalizers",
+    "Forbidden",
+    "Gone",
+    "Informer",
+    "Invalid",
+    "LabelSelector",
+    "LeaderElection",
+    "LeaderLost",
+    "Manager",
+    "ManagerError",
+    "MapFunction",
+    "NotFound",
+    "Obj",
+    "ObjectList",
+    "Operation",
+    "OwnershipError",
+    "PatchType",
+    "Predicate",
+    "Reconciler",
+    "Registration",
+    "Renamed",
+    "Request",
+    "Resource",
+    "RestConfig",
+    "Result",
+    "ServerError",
+    "Store",
+    "TerminalError",
+    "TooManyRequests",
+    "Unauthorized",
+    "Updated",
+    "create_or_patch",
+    "create_or_update",
+    "has_controller_reference",
+    "has_finalizer",
+    "has_owner_reference",
+    "load_config",
+    "merge_patch",
+    "parse_label_selector",
+    "private_copy",
+    "run_until_signal",
+    "stop_on_signals",
+    "with_controller_reference",
+    "with_finalizer",
+    "with_owner_reference",
+    "without_controller_reference",
+    "without_finalizer",
+    "without_owner_reference",
+]
+
+__getattr__, __dir__ = lazy.names(
+    __name__,
+    {
+        "builder": (
+            "BuilderError",
+            "ControllerBuilder",
+        ),
+        "cache": (
+            "Cache",
+            "CacheNotSynced",
+        ),
+        "client": (
+            "Client",
+            "ObjectList",
+            "PatchType",
+        ),
+        "config": ("RestConfig",),
+        "controller": (
+            "Controller",
+            "Reconciler",
+        ),
+        "ensure": (
+            "Ensured",
+            "Operation",
+            "Renamed",
+            "create_or_patch",
+            "create_or_update",
+        ),
+        "diff": (
+            "merge_patch",
+            "private_copy",
+        ),
+        "errors": (
+            "AlreadyExists",
+            "ApiError",
+            "ConfigError",
+            "Conflict",
+            "ConnectionFailed",
+            "Forbidden",
+            "Gone",
+            "Invalid",
+            "ManagerError",
+            "NotFound",
+            "ServerError",
+            "TerminalError",
+            "TooManyRequests",
+            "Unauthorized",
+        ),
+        "events": ("EventRecorder",),
+        "finalizers": (
+            "Finalized",
+            "Finalizers",
+            "has_finalizer",
+            "with_finalizer",
+            "without_finalizer",
+        ),
+        "handlers": ("MapFunction",),
+        "informer": (
+            "Added",
+            "Deleted",
+            "Event",
+            "Informer",
+            "Registration",
+            "Updated",
+        ),
+        "kubeconfig": ("load_config",),
+        "leader": ("LeaderElection",),
+        "manager": (
+            "LeaderLost",
+            "Manager",
+        ),
+        "ownership": (
+            "AlreadyOwned",
+            "OwnershipError",
+            "has_controller_reference",
+            "has_owner_reference",
+            "with_controller_reference",
+            "with_owner_reference",
+            "without_controller_reference",
+            "without_owner_reference",
+        ),
+        "predicates": ("Predicate",),
+        "selectors": (
+            "LabelSelector",
+            "parse_label_selector",
+        ),
+        "signals": (
+            "run_until_signal",
+            "stop_on_signals",
+        ),
+        "store": ("Store",),
+        "types": (
+            "Obj",
+            "Request",
+            "Resource",
+            "Result",
+        ),
+    },
+)

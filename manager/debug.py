@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-ENV = "KAITO_DEBUG"
+ENV = "MANAGER_DEBUG"
 """Set to anything but ``0`` or nothing to turn the checks on."""
 
 

@@ -1,6 +1,7 @@
-"""Reading and building object metadata: keys, owners, finalizers, times. Pure functions over plain dicts.
+"""Reading and building object metadata: keys, owners, times. Pure functions over plain dicts.
 
-Semantics: Kubernetes "owners and dependents", "finalizers", and ``metav1.Time``.
+Nothing here changes what it is given: objects may come from a cache, which all readers share. Owner references are
+set in ``ownership``, finalizers in ``finalizers``. Semantics: ``metav1.ObjectMeta``, ``metav1.Time``.
 """
 
 from datetime import UTC, datetime
@@ -79,20 +80,18 @@ def controller_of(obj: Obj) -> Obj | None:
     return None
 
 
-def has_finalizer(obj: Obj, finalizer: str) -> bool:
-    """Whether the finalizer is there."""
-    return finalizer in (obj.get("metadata", {}).get("finalizers") or [])
+def finalizers_of(obj: Obj) -> list[str]:
+    """``metadata.finalizers``, in a list of its own; empty if absent."""
+    return list(obj.get("metadata", {}).get("finalizers") or [])
 
 
-def with_finalizer(obj: Obj, finalizer: str) -> list[str]:
-    """The finalizers with this one added, once."""
-    present = list(obj.get("metadata", {}).get("finalizers") or [])
-    return present if finalizer in present else [*present, finalizer]
+def with_metadata(obj: Obj, **fields: object) -> Obj:
+    """The object with these fields of its metadata, everything else shared with ``obj``, which stays as it is.
 
-
-def without_finalizer(obj: Obj, finalizer: str) -> list[str]:
-    """The finalizers with every occurrence of this one removed."""
-    return [entry for entry in obj.get("metadata", {}).get("finalizers") or [] if entry != finalizer]
+    A value that is empty or None takes the field away.
+    """
+    metadata = {**(obj.get("metadata") or {}), **fields}
+    return {**obj, "metadata": {field: value for field, value in metadata.items() if value or field not in fields}}
 
 
 def now_rfc3339(moment: datetime) -> str:

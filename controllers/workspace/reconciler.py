@@ -37,7 +37,8 @@ from controllers.workspace.status import is_written
 from manager.client import Client
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
 from manager.events import EventRecorder
-from manager.meta import with_finalizer, without_finalizer
+from manager.finalizers import with_finalizer, without_finalizer
+from manager.meta import finalizers_of
 from manager.ownwrites import OwnWrites
 from manager.resources import NODES
 from manager.types import Obj, Request, Resource, Result
@@ -129,9 +130,9 @@ class WorkspaceReconciler:
         except NotFound:
             return
 
-    async def _set_finalizers(self, obs: Observation, finalizers: list[str]) -> None:
+    async def _set_finalizers(self, obs: Observation, wanted: Obj) -> None:
         # The resourceVersion keeps a finalizer that somebody else has set in between.
-        meta = {"finalizers": finalizers, "resourceVersion": obs.obj["metadata"]["resourceVersion"]}
+        meta = {"finalizers": finalizers_of(wanted), "resourceVersion": obs.obj["metadata"]["resourceVersion"]}
         await self.client.patch(WORKSPACES, obs.name, {"metadata": meta}, namespace=obs.namespace)
 
     async def _write_status(self, obs: Observation, status: Obj) -> None:

@@ -13,9 +13,10 @@ from manager.builder import ControllerBuilder
 from manager.client import Client
 from manager.errors import AlreadyExists, NotFound
 from manager.events import EventRecorder
+from manager.finalizers import has_finalizer, without_finalizer
 from manager.informer import Event, Updated
 from manager.manager import Manager
-from manager.meta import has_finalizer, without_finalizer
+from manager.meta import finalizers_of
 from manager.resources import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS
 from manager.types import Obj, Request, Result
 
@@ -51,7 +52,7 @@ class ClaimReconciler:
             return Result()
         if p.is_terminating(claim):
             if has_finalizer(claim, CLAIM_PROTECTION) and not self._in_use(claim):
-                rest = without_finalizer(claim, CLAIM_PROTECTION)
+                rest = finalizers_of(without_finalizer(claim, CLAIM_PROTECTION))
                 await self._owners.patch(claim, {"metadata": {"finalizers": rest or None}})
             return Result()
         if p.status_of(claim).get("phase") == "Bound":
@@ -124,7 +125,7 @@ class VolumeReconciler:
         bound = bool(claimed.get("uid")) and await self._claim_exists(volume, claimed)
         if p.is_terminating(volume):
             if has_finalizer(volume, VOLUME_PROTECTION) and not bound:
-                rest = without_finalizer(volume, VOLUME_PROTECTION)
+                rest = finalizers_of(without_finalizer(volume, VOLUME_PROTECTION))
                 await self._owners.patch(volume, {"metadata": {"finalizers": rest or None}})
         elif claimed.get("uid") and not bound:
             if p.spec_of(volume).get("persistentVolumeReclaimPolicy") == "Delete":
