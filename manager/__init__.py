@@ -21,20 +21,21 @@ from manager import lazy
 if TYPE_CHECKING:
     from manager.builder import BuilderError, ControllerBuilder
     from manager.cache import Cache, CacheNotSynced
-    from manager.client import Client, ObjectList, PatchType
+    from manager.client import Client, FieldValidation, ObjectList, PatchType
     from manager.config import RestConfig
     from manager.controller import Controller, Reconciler
-    from manager.diff import merge_patch, private_copy
     from manager.ensure import Ensured, Operation, Renamed, create_or_patch, create_or_update
     from manager.errors import (
         AlreadyExists,
         ApiError,
+        ApplyConflict,
         ConfigError,
         Conflict,
         ConnectionFailed,
         Forbidden,
         Gone,
         Invalid,
+        InvalidRequest,
         ManagerError,
         NotFound,
         ServerError,
@@ -59,17 +60,25 @@ if TYPE_CHECKING:
         without_controller_reference,
         without_owner_reference,
     )
+    from manager.patches import json_patch, merge_patch, private_copy
     from manager.predicates import Predicate
+    from manager.ratelimit import RateLimit
+    from manager.rest_metrics import RestMetrics
+    from manager.retry import DEFAULT_BACKOFF, DEFAULT_RETRY, Backoff, retry_on_conflict
     from manager.selectors import LabelSelector, parse_label_selector
     from manager.signals import run_until_signal, stop_on_signals
     from manager.store import Store
     from manager.types import Obj, Request, Resource, Result
 
 __all__ = [
+    "DEFAULT_BACKOFF",
+    "DEFAULT_RETRY",
     "Added",
     "AlreadyExists",
     "AlreadyOwned",
     "ApiError",
+    "ApplyConflict",
+    "Backoff",
     "BuilderError",
     "Cache",
     "CacheNotSynced",
@@ -83,12 +92,14 @@ __all__ = [
     "Ensured",
     "Event",
     "EventRecorder",
+    "FieldValidation",
     "Finalized",
     "Finalizers",
     "Forbidden",
     "Gone",
     "Informer",
     "Invalid",
+    "InvalidRequest",
     "LabelSelector",
     "LeaderElection",
     "LeaderLost",
@@ -102,12 +113,14 @@ __all__ = [
     "OwnershipError",
     "PatchType",
     "Predicate",
+    "RateLimit",
     "Reconciler",
     "Registration",
     "Renamed",
     "Request",
     "Resource",
     "RestConfig",
+    "RestMetrics",
     "Result",
     "ServerError",
     "Store",
@@ -120,10 +133,12 @@ __all__ = [
     "has_controller_reference",
     "has_finalizer",
     "has_owner_reference",
+    "json_patch",
     "load_config",
     "merge_patch",
     "parse_label_selector",
     "private_copy",
+    "retry_on_conflict",
     "run_until_signal",
     "stop_on_signals",
     "with_controller_reference",
@@ -147,6 +162,7 @@ __getattr__, __dir__ = lazy.names(
         ),
         "client": (
             "Client",
+            "FieldValidation",
             "ObjectList",
             "PatchType",
         ),
@@ -162,19 +178,17 @@ __getattr__, __dir__ = lazy.names(
             "create_or_patch",
             "create_or_update",
         ),
-        "diff": (
-            "merge_patch",
-            "private_copy",
-        ),
         "errors": (
             "AlreadyExists",
             "ApiError",
+            "ApplyConflict",
             "ConfigError",
             "Conflict",
             "ConnectionFailed",
             "Forbidden",
             "Gone",
             "Invalid",
+            "InvalidRequest",
             "ManagerError",
             "NotFound",
             "ServerError",
@@ -215,7 +229,20 @@ __getattr__, __dir__ = lazy.names(
             "without_controller_reference",
             "without_owner_reference",
         ),
+        "patches": (
+            "json_patch",
+            "merge_patch",
+            "private_copy",
+        ),
         "predicates": ("Predicate",),
+        "ratelimit": ("RateLimit",),
+        "rest_metrics": ("RestMetrics",),
+        "retry": (
+            "DEFAULT_BACKOFF",
+            "DEFAULT_RETRY",
+            "Backoff",
+            "retry_on_conflict",
+        ),
         "selectors": (
             "LabelSelector",
             "parse_label_selector",

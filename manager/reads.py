@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
 from manager import verbs
-from manager.errors import ApiError, InvalidRequest, NotFound
+from manager.errors import ApiError, ConnectionFailed, InvalidRequest, NotFound
 from manager.transport import Query, Transport, header_lines, target_of
 from manager.types import Obj, Resource
 from manager.watch import (
@@ -141,14 +141,18 @@ class Reads:
         reply = await self.request("GET", path, query=query, headers=headers)
         if reply.get("kind") == "Table":
             raise table_refused()
-        metadata = reply.get("metadata") or {}
         items = reply.get("items") or []
-        if self._metadata_only:
-            items = [verbs.metadata_of(resource, item) for item in items]
-        for item in items:
-            item.setdefault("apiVersion", resource.api_version)
-            item.setdefault("kind", resource.kind)
-        return ObjectList(items, str(metadata.get("resourceVersion", "")), str(metadata.get("continue", "")))
+        try:
+            if self._metadata_only:
+                items = [verbs.metadata_of(resource, item) for item in items]
+            for item in items:
+                item.setdefault("apiVersion", resource.api_version)
+                item.setdefault("kind", resource.kind)
+            metadata = reply.get("metadata") or {}
+            version, token = str(metadata.get("resourceVersion", "")), str(metadata.get("continue", ""))
+        except (AttributeError, TypeError) as error:
+            raise ConnectionFailed(f"the server's answer to {path} is no list of objects") from error
+        return ObjectList(items, version, token)
 
     async def watch(
         self, resource: Resource, namespace: str | None = None, **options: Unpack[WatchOptions]
@@ -225,9 +229,12 @@ class Reads:
                 listing = await self.request("GET", path)
             except NotFound:
                 continue
-            for entry in listing.get("resources", []):
-                if entry.get("kind") == kind and "/" not in entry.get("name", ""):
-                    return Resource(group, version, entry["name"], kind, bool(entry.get("namespaced")))
+            try:
+                for entry in listing.get("resources") or []:
+                    if entry.get("kind") == kind and "/" not in entry["name"]:
+                        return Resource(group, version, entry["name"], kind, bool(entry.get("namespaced")))
+            except (AttributeError, KeyError, TypeError) as error:
+                raise ConnectionFailed(f"the server's answer to {path} is no list of resources") from error
         return None
 
     # ------------------------------------------------------------------ requests

@@ -27,7 +27,7 @@ from manager.ratelimit import RateLimit, TokenBucket
 from manager.rest_metrics import RestObserver
 from manager.tls import LiveTls
 from manager.types import Obj
-from manager.wire import Answer, Wire
+from manager.wire import Answer, Wire, server_url
 
 if TYPE_CHECKING:
     import aiohttp
@@ -300,6 +300,7 @@ class Transport:
 
         if self._closed:
             raise ConnectionFailed(f"the client of {self.base} is closed")
+        server_url(self.base)
         self._streams = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, resolver=self._resolver()),
             headers=self._headers,

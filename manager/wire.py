@@ -19,6 +19,7 @@ from manager.errors import ConfigError, ConnectionFailed
 if TYPE_CHECKING:
     import aiohttp
     from aiohttp.abc import AbstractResolver
+    from yarl import URL
 
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 30.0  # API servers close idle connections after 90 s, and load balancers before them sooner
@@ -26,6 +27,31 @@ _CONNECTIONS = 100
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 Answer = tuple[int, Mapping[str, str], bytes]
+
+
+def server_url(address: str) -> URL:
+    """The address of a server or a proxy.
+
+    Raises:
+        ConfigError: it cannot be connected to.
+    """
+    from yarl import URL
+
+    try:
+        url = URL(address)
+        host = url.host or ""
+        host.encode("idna")  # as the look-up will do, in a place where nobody expects its errors
+    except ValueError as error:  # UnicodeError is one
+        raise ConfigError(f"the address {_public(address)} cannot be used: {error}") from None
+    if not host or url.scheme not in ("http", "https"):
+        raise ConfigError(f"the address {_public(address)} is no http or https URL")
+    return url
+
+
+def _public(address: str) -> str:
+    """Without a user and password."""
+    scheme, mark, rest = address.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 class _Deadline:
@@ -69,7 +95,6 @@ class Wire:
     ) -> None:
         import aiohttp
         from aiohttp.http_exceptions import HttpProcessingError
-        from yarl import URL
 
         self._base = base
         self._timeout = timeout
@@ -77,14 +102,9 @@ class Wire:
         self._foreign = (aiohttp.ClientError, HttpProcessingError, OSError)
         self._broken = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
         self._connect_timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS)
-        try:
-            self._url, self._proxy = URL(base), URL(proxy) if proxy else None
-            host = self._url.host_port_subcomponent or ""
-            (self._url.host or "").encode("idna")
-        except ValueError as error:  # UnicodeError is one
-            raise ConfigError(f"the server's address {base} or its proxy cannot be used: {error}") from error
-        if not host or self._url.scheme not in ("http", "https"):
-            raise ConfigError(f"the server's address {base} is no http or https URL")
+        self._url = server_url(base)
+        self._proxy = server_url(proxy) if proxy else None
+        host = self._url.host_port_subcomponent or ""
         self._common = b"Host: %s\r\n%s" % (host.encode(), headers)
         # A proxy of plain http is told the whole address; to https it opens a tunnel, which the connector does.
         self._plain_proxy = self._proxy is not None and self._url.scheme == "http"
