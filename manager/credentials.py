@@ -188,7 +188,7 @@ class Renewed:
             self._renew_at = self._ends_at = float("inf")
             if issued.lifetime is not None:
                 self._ends_at = now + issued.lifetime
-                self._renew_at = self._ends_at - min(_MARGIN_SECONDS, issued.lifetime * _MARGIN_SHARE)
+                self._renew_at = self._ends_at - min(_MARGIN_SECONDS, max(issued.lifetime, 0.0) * _MARGIN_SHARE)
         if refused:
             self._refused_at = loop.time()
 

@@ -232,9 +232,9 @@ class _Plugin:
     def __init__(self, spec: Any, folder: Path) -> None:
         if not isinstance(spec, dict) or not spec.get("command") or not spec.get("apiVersion"):
             raise ConfigError("its exec plug-in has no command or no apiVersion")
-        command = str(Path(str(spec["command"])).expanduser())
+        command = str(spec["command"])
         if os.sep in command:
-            command = str(folder / command)
+            command = str(folder / Path(command).expanduser())
         self._spec = {**spec, "command": command, "args": spec.get("args") or None, "env": spec.get("env") or None}
         self._command = command
 

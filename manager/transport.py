@@ -64,16 +64,17 @@ def target_of(path: str, query: Query | None = None) -> str:
     return f"{path}?{both}" if both else path
 
 
-def header_lines(headers: Mapping[str, str]) -> bytes:
-    """Headers as a request carries them.
+def header_lines(headers: Mapping[str, str], *more: tuple[str, str]) -> bytes:
+    """Headers as a request carries them; ``more`` may name one several times.
 
     Raises:
         InvalidRequest: one of them cannot be sent.
     """
-    for name, value in headers.items():
+    pairs = (*headers.items(), *more)
+    for name, value in pairs:
         if not _HEADER(name) or not _HEADER(value):
             raise InvalidRequest(f"the header {name!r} has characters that cannot be sent")
-    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("utf-8")
+    return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("utf-8")
 
 
 class Transport:
@@ -105,7 +106,7 @@ class Transport:
         self.base = config.server.rstrip("/")
         self.on_warning = on_warning or _log_warning
         self._host = self.base.partition("://")[2].partition("/")[0]
-        self._headers = {"User-Agent": user_agent, **dict(config.impersonate)}
+        self._user_agent = user_agent
         self._observer = observer
         self._detailed = observer is not None and observer.detailed
         self._bucket = TokenBucket(rate_limit) if rate_limit else None
@@ -287,7 +288,9 @@ class Transport:
             raise ConnectionFailed(f"the client of {self.base} is closed")
         self._wire = Wire(
             self.base,
-            headers=header_lines({**self._headers, "Accept-Encoding": "gzip"}),
+            headers=header_lines(
+                {"User-Agent": self._user_agent, "Accept-Encoding": "gzip"}, *self.config.impersonate
+            ),
             timeout=self._timeout,
             server_hostname=self.config.tls_server_name,
             proxy=self.config.proxy,
@@ -303,7 +306,7 @@ class Transport:
         server_url(self.base)
         self._streams = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, resolver=self._resolver()),
-            headers=self._headers,
+            headers=[("User-Agent", self._user_agent), *self.config.impersonate],
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS),
             read_bufsize=2**20,
