@@ -175,7 +175,7 @@ class Wire:
             message, payload = await protocol.read()
             while 100 <= message.code < 200:
                 message, payload = await protocol.read()
-            body = await payload.read()
+            body = payload.read_nowait() if payload.is_eof() else await payload.read()
         except BaseException as error:
             # Nobody knows what is still under way on this connection. An abort, because a polite end takes time.
             protocol.abort()

@@ -154,12 +154,24 @@ async def test_every_write_is_owned_by_the_client_s_manager_unless_the_call_name
 
 
 @pytest.mark.acceptance("FW-G06")
-async def test_a_status_write_is_owned_too(live: Client, namespace: str) -> None:
-    """The subresource's fields get the same manager."""
+@pytest.mark.parametrize("verb", ["patch", "patch_status", "replace", "apply"])
+@pytest.mark.parametrize("given", [{}, {"field_manager": "stater"}], ids=["default", "by call"])
+async def test_a_status_write_is_owned_too(live: Client, namespace: str, verb: str, given: dict[str, str]) -> None:
+    """The subresource's fields get the same manager: the client's, or the one that the call names."""
     stored = await live.create(DEPLOYMENTS, deployment("d"), namespace=namespace, field_manager="maker")
-    changed = await live.patch_status(DEPLOYMENTS, stored, {"observedGeneration": 5}, field_manager="stater")
+    status = {"observedGeneration": 5}
+    client: Any = live.with_defaults(field_manager="client").in_namespace(namespace)
+    if verb == "patch":
+        changed = await client.patch(DEPLOYMENTS, "d", {"status": status}, subresource="status", **given)
+    elif verb == "patch_status":
+        changed = await client.patch_status(DEPLOYMENTS, stored, status, **given)
+    elif verb == "replace":
+        changed = await client.replace(DEPLOYMENTS, {**stored, "status": status}, subresource="status", **given)
+    else:
+        body = {"metadata": {"name": "d"}, "status": status}
+        changed = await client.apply(DEPLOYMENTS, body, subresource="status", **given)
 
-    assert managers(changed) == {"maker", "stater"}
+    assert managers(changed) == {"maker", given.get("field_manager", "client")}
 
 
 @pytest.mark.acceptance("FW-G06")
@@ -189,6 +201,13 @@ async def test_field_validation_has_a_default_and_an_override(
         assert "bogus" in heard[0]
         with pytest.raises(BadRequest, match="bogus"):
             await client.patch(CONFIGMAPS, "c", {"bogus": 3}, namespace=namespace)
+        stored = await client.create(DEPLOYMENTS, deployment("d"), namespace=namespace)
+        with pytest.raises(BadRequest, match="bogus"):
+            await client.patch_status(DEPLOYMENTS, stored, {"bogus": 1})
+        odd = {**stored, "status": {"bogus": 1}}
+        with pytest.raises(BadRequest, match="bogus"):
+            await client.replace(DEPLOYMENTS, odd, subresource="status")
+        await client.replace(DEPLOYMENTS, odd, subresource="status", field_validation=FieldValidation.IGNORE)
 
 
 @pytest.mark.acceptance("FW-G06")
