@@ -27,7 +27,6 @@ from manager.types import Obj, Resource
 from manager.verbs import FieldValidation as FieldValidation
 from manager.verbs import PatchType as PatchType
 from manager.watch import WatchEvent as WatchEvent
-from manager.watch import decode
 from manager.writes import Write, WriteObserver
 
 _Target = tuple[str, str, Resource, str | None, str, str | None]  # verb, method, and what Write is made of
@@ -348,15 +347,13 @@ class Client(Reads):
         observer = self._shared.write_observer
         headers = verbs.HEADERS[content, self._metadata_only]
         if observer is None:
-            raw = await self._transport.request(write[1], target, verbs.encoded(body), headers)
-            return decode(raw) if raw else {}
+            return await self.send(write[1], target, body, headers)
         verb, method, resource, namespace, name, subresource = write
         place = namespace if resource.namespaced and namespace else ""
         token = observer.began(Write(verb, resource, place, name, subresource, dry_run or self._dry_run))
         answer: Obj | None = None
         try:
-            raw = await self._transport.request(method, target, verbs.encoded(body), headers)
-            answer = decode(raw) if raw else {}
+            answer = await self.send(method, target, body, headers)
         finally:
             observer.ended(token, answer)
         return answer

@@ -81,8 +81,7 @@ class Reads:
         target = verbs.object_path(resource, namespace, name, subresource)
         if resource_version is not None:
             target = target_of(target, {"resourceVersion": resource_version})
-        raw = await self._transport.request("GET", target, None, verbs.HEADERS[None, self._metadata_only])
-        answer = decode(raw)
+        answer = await self.send("GET", target, None, verbs.HEADERS[None, self._metadata_only])
         return verbs.metadata_of(resource, answer) if self._metadata_only else answer
 
     async def list(
@@ -250,12 +249,16 @@ class Reads:
     ) -> Obj:
         """One request with a JSON answer, which must be an object. No default of the client applies."""
         lines = {"Accept": "application/json"}
-        data = None
         if body is not None:
-            data = verbs.encoded(body)
             lines["Content-Type"] = "application/json"
         lines |= headers or {}
-        raw = await self._transport.request(method, target_of(path, query), data, header_lines(lines))
+        return await self.send(method, target_of(path, query), body, header_lines(lines))
+
+    async def send(self, method: str, target: str, body: Body | None, headers: bytes) -> Obj:
+        """Every request of every verb that is answered with an object, as it goes out; for subclasses that look on
+        or interfere. ``target`` is the encoded path and query, ``headers`` are complete lines."""
+        data = verbs.encoded(body) if body is not None else None
+        raw = await self._transport.request(method, target, data, headers)
         return decode(raw) if raw else {}
 
     async def text(self, path: str, *, query: Query | None = None) -> str:
