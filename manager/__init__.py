@@ -62,12 +62,12 @@ if TYPE_CHECKING:
     )
     from manager.patches import json_patch, merge_patch, private_copy
     from manager.predicates import Predicate
-    from manager.ratelimit import RateLimit
     from manager.rest_metrics import RestMetrics
     from manager.retry import DEFAULT_BACKOFF, DEFAULT_RETRY, Backoff, retry_on_conflict
     from manager.selectors import LabelSelector, parse_label_selector
     from manager.signals import run_until_signal, stop_on_signals
     from manager.store import Store
+    from manager.throttle import RateLimit
     from manager.types import Obj, Request, Resource, Result
 
 __all__ = [
@@ -235,7 +235,7 @@ __getattr__, __dir__ = lazy.names(
             "private_copy",
         ),
         "predicates": ("Predicate",),
-        "ratelimit": ("RateLimit",),
+        "throttle": ("RateLimit",),
         "rest_metrics": ("RestMetrics",),
         "retry": (
             "DEFAULT_BACKOFF",

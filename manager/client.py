@@ -17,11 +17,11 @@ from manager import verbs
 from manager.config import RestConfig
 from manager.errors import InvalidRequest
 from manager.patches import merge_patch
-from manager.ratelimit import RateLimit
 from manager.reads import Body, Reads
 from manager.reads import ObjectList as ObjectList
 from manager.reads import WatchOptions as WatchOptions
 from manager.rest_metrics import RestObserver
+from manager.throttle import RateLimit
 from manager.transport import REQUEST_SECONDS, Transport
 from manager.types import Obj, Resource
 from manager.verbs import FieldValidation as FieldValidation

@@ -23,8 +23,8 @@ from manager.config import RestConfig
 from manager.credentials import Credential, bearer
 from manager.errors import ConnectionFailed, InvalidRequest, StreamSilent, api_error
 from manager.lines import LineSplitter
-from manager.ratelimit import RateLimit, TokenBucket
 from manager.rest_metrics import RestObserver
+from manager.throttle import RateLimit, TokenBucket
 from manager.tls import LiveTls
 from manager.types import Obj
 from manager.wire import Answer, Wire, server_url

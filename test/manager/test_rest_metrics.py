@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from manager.client import Client
 from manager.config import RestConfig
 from manager.errors import ConnectionFailed, NotFound
-from manager.ratelimit import RateLimit, TokenBucket
 from manager.resources import CONFIGMAPS
 from manager.rest_metrics import RestMetrics
 from manager.testing.raw import Exchange, RawServer, answering
+from manager.throttle import RateLimit, TokenBucket
 
 OPT_IN = {
     "duration": {"rest_client_request_duration_seconds"},
