@@ -79,7 +79,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     numbers = [number for mark in metafunc.definition.iter_markers("acceptance") for number in mark.args]
     if numbers:
         metafunc.fixturenames.append("_acceptance")
-        metafunc.parametrize("_acceptance", ["+".join(sorted(numbers))])
+        # Of the smallest scope: a wider one would sort tests by their numbers, and start servers anew in between.
+        metafunc.parametrize("_acceptance", ["+".join(sorted(numbers))], scope="function")
     for name in _SERVERS:
         if name in metafunc.fixturenames:
             only = metafunc.definition.get_closest_marker("embedded_only")
@@ -105,7 +106,7 @@ _SEED = pytest.StashKey[int]()
 _skips: list[str] = []
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def _acceptance() -> str:
     """The numbers of the acceptance lists that a test shows, for its id only."""
     return ""
