@@ -3,9 +3,9 @@ it.
 
 In: the API server's lists and watches. Out: calls of reconcilers, each with the key of one object that may not be
 as it should be. It knows no custom resource and no cloud. The parts, in the order in which an event meets them:
-``reflector`` and ``store`` (a true local copy), ``informer`` and ``cache`` (who hears of changes), ``predicates``
-and ``handlers`` (what makes work), ``queue`` (what is next), ``controller`` (what follows from an outcome),
-``manager`` (start, stop, leadership, probes, metrics).
+``reflector`` and ``store`` (a true local copy), ``informer`` and ``cache`` (who hears of changes), ``sources``,
+``predicates`` and ``handlers`` (what makes work), ``queue`` (what is next), ``controller`` (what follows from an
+outcome), ``manager`` (start, stop, leadership, probes, metrics).
 
 The names below are loaded with their modules when they are used: importing the package is free, and a program that
 asks for ``Client`` alone pays for no metrics and no web server. ``manager.resources`` has the built-in kinds,
@@ -20,25 +20,36 @@ from manager import lazy
 
 if TYPE_CHECKING:
     from manager.builder import BuilderError, ControllerBuilder
-    from manager.cache import Cache, CacheNotSynced
+    from manager.cache import Cache
+    from manager.cache_options import ByResource, CacheOptions, Selection
+    from manager.cached import CachedClient
+    from manager.changes import Generic
+    from manager.channel import Channel, ChannelSource
     from manager.client import Client, FieldValidation, ObjectList, PatchType
     from manager.config import RestConfig
-    from manager.controller import Controller, Reconciler
+    from manager.controller import Controller, ControllerDefaults, Reconciler
     from manager.ensure import Ensured, Operation, Renamed, create_or_patch, create_or_update
     from manager.errors import (
         AlreadyExists,
         ApiError,
         ApplyConflict,
+        CacheError,
+        CacheNotStarted,
+        CacheNotSynced,
         ConfigError,
         Conflict,
         ConnectionFailed,
         Forbidden,
         Gone,
+        IndexMissing,
+        InformerStopped,
         Invalid,
         InvalidRequest,
         ManagerError,
+        NotCached,
         NotFound,
         ServerError,
+        StaleCache,
         TerminalError,
         TooManyRequests,
         Unauthorized,
@@ -66,8 +77,10 @@ if TYPE_CHECKING:
     from manager.retry import DEFAULT_BACKOFF, DEFAULT_RETRY, Backoff, retry_on_conflict
     from manager.selectors import LabelSelector, parse_label_selector
     from manager.signals import run_until_signal, stop_on_signals
+    from manager.sources import FuncSource, InformerSource, KindSource, Source
     from manager.store import Store
     from manager.throttle import RateLimit
+    from manager.transforms import strip_managed_fields
     from manager.types import Obj, Request, Resource, Result
 
 __all__ = [
@@ -80,14 +93,22 @@ __all__ = [
     "ApplyConflict",
     "Backoff",
     "BuilderError",
+    "ByResource",
     "Cache",
+    "CacheError",
+    "CacheNotStarted",
     "CacheNotSynced",
+    "CacheOptions",
+    "CachedClient",
+    "Channel",
+    "ChannelSource",
     "Client",
     "ConfigError",
     "Conflict",
     "ConnectionFailed",
     "Controller",
     "ControllerBuilder",
+    "ControllerDefaults",
     "Deleted",
     "Ensured",
     "Event",
@@ -96,16 +117,23 @@ __all__ = [
     "Finalized",
     "Finalizers",
     "Forbidden",
+    "FuncSource",
+    "Generic",
     "Gone",
+    "IndexMissing",
     "Informer",
+    "InformerSource",
+    "InformerStopped",
     "Invalid",
     "InvalidRequest",
+    "KindSource",
     "LabelSelector",
     "LeaderElection",
     "LeaderLost",
     "Manager",
     "ManagerError",
     "MapFunction",
+    "NotCached",
     "NotFound",
     "Obj",
     "ObjectList",
@@ -122,7 +150,10 @@ __all__ = [
     "RestConfig",
     "RestMetrics",
     "Result",
+    "Selection",
     "ServerError",
+    "Source",
+    "StaleCache",
     "Store",
     "TerminalError",
     "TooManyRequests",
@@ -141,6 +172,7 @@ __all__ = [
     "retry_on_conflict",
     "run_until_signal",
     "stop_on_signals",
+    "strip_managed_fields",
     "with_controller_reference",
     "with_finalizer",
     "with_owner_reference",
@@ -156,10 +188,18 @@ __getattr__, __dir__ = lazy.names(
             "BuilderError",
             "ControllerBuilder",
         ),
-        "cache": (
-            "Cache",
-            "CacheNotSynced",
+        "cache": ("Cache",),
+        "cache_options": (
+            "ByResource",
+            "CacheOptions",
+            "Selection",
         ),
+        "changes": ("Generic",),
+        "channel": (
+            "Channel",
+            "ChannelSource",
+        ),
+        "cached": ("CachedClient",),
         "client": (
             "Client",
             "FieldValidation",
@@ -169,6 +209,7 @@ __getattr__, __dir__ = lazy.names(
         "config": ("RestConfig",),
         "controller": (
             "Controller",
+            "ControllerDefaults",
             "Reconciler",
         ),
         "ensure": (
@@ -182,16 +223,23 @@ __getattr__, __dir__ = lazy.names(
             "AlreadyExists",
             "ApiError",
             "ApplyConflict",
+            "CacheError",
+            "CacheNotStarted",
+            "CacheNotSynced",
             "ConfigError",
             "Conflict",
             "ConnectionFailed",
             "Forbidden",
             "Gone",
+            "IndexMissing",
+            "InformerStopped",
             "Invalid",
             "InvalidRequest",
             "ManagerError",
+            "NotCached",
             "NotFound",
             "ServerError",
+            "StaleCache",
             "TerminalError",
             "TooManyRequests",
             "Unauthorized",
@@ -251,7 +299,14 @@ __getattr__, __dir__ = lazy.names(
             "run_until_signal",
             "stop_on_signals",
         ),
+        "sources": (
+            "FuncSource",
+            "InformerSource",
+            "KindSource",
+            "Source",
+        ),
         "store": ("Store",),
+        "transforms": ("strip_managed_fields",),
         "types": (
             "Obj",
             "Request",

@@ -182,3 +182,35 @@ def _conflict(details: Obj | None) -> type[Conflict]:
         if isinstance(cause, dict) and cause.get("reason") == _CONFLICT_REASON:
             return ApplyConflict
     return Conflict
+
+
+class CacheError(ManagerError):
+    """A cached read or an informer that cannot do what was asked; nothing is wrong with the server's answer."""
+
+
+class CacheNotStarted(CacheError):
+    """A read before the cache runs: it would wait for something that nobody has started."""
+
+
+class CacheNotSynced(CacheError):
+    """A collection could not be listed in time; the message names it."""
+
+
+class NotCached(CacheError):
+    """The kind, or the namespace, is not in this cache; read it from the server, or configure the cache."""
+
+
+class IndexMissing(CacheError):
+    """A cached list by a field for which there is no index, or by more than equality."""
+
+
+class InformerStopped(CacheError):
+    """The informer, or the handler's registration, has ended: nothing will ever come from it."""
+
+
+class ReadBeforeSync(CacheError):
+    """Misuse, told in debug mode only: a store was read before it held a whole list."""
+
+
+class StaleCache(CacheError):
+    """The cache has not caught up with a write of this process in time: try again later, act on nothing now."""

@@ -18,8 +18,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
 
 from manager.cache import Cache
+from manager.cached import CachedClient
 from manager.client import Client
 from manager.config import RestConfig
+from manager.controller import ControllerDefaults
 from manager.controller_metrics import ControllerMetrics, MetricFamilies
 from manager.errors import ManagerError
 from manager.events import EventRecorder
@@ -41,6 +43,7 @@ class _Entry:
     name: str
     run: Runnable
     needs_leader: bool
+    warmup: Runnable | None
 
 
 class Manager:
@@ -52,6 +55,7 @@ class Manager:
         metrics_bind: ``host:port`` (port 0: a free one), or ``"0"`` for no server.
         health_bind: the same, for the probes.
         graceful_timeout: seconds that stopping may take; 0 does not wait, negative waits for ever.
+        controller: how the controllers work that do not say otherwise.
         name: of this program, for the user agent and the field manager.
     """
 
@@ -63,9 +67,11 @@ class Manager:
         metrics_bind: str = "127.0.0.1:0",
         health_bind: str = "0",
         graceful_timeout: float = 30.0,
+        controller: ControllerDefaults | None = None,
         name: str = "kaito",
     ) -> None:
         self.name = name
+        self.controller_defaults = controller or ControllerDefaults()
         self.metrics = CollectorRegistry()
         ProcessCollector(registry=self.metrics)
         PlatformCollector(registry=self.metrics)
@@ -73,6 +79,7 @@ class Manager:
         self._config = config
         self.live = Client(config, user_agent=name, field_manager=name, observer=RestMetrics(self.metrics))
         self.cache = Cache(self.live)
+        self.client: Client = CachedClient(self.live, self.cache)
         self.probes = Probes()
         self._election = leader_election
         self._graceful = graceful_timeout
@@ -92,8 +99,16 @@ class Manager:
 
     # ------------------------------------------------------------------ composition
 
-    def add(self, runnable: Runnable, *, name: str, needs_leader: bool = True) -> None:
+    def add(
+        self, runnable: Runnable, *, name: str, needs_leader: bool = True, warmup: Runnable | None = None
+    ) -> None:
         """Something to run until cancelled; started at once if its turn has come already.
+
+        Args:
+            runnable: the work.
+            name: unique in this manager.
+            needs_leader: whether only the leader runs it.
+            warmup: run before leadership; ends when the work may start.
 
         Raises:
             ManagerError: the name is taken, or the manager stops.
@@ -103,8 +118,10 @@ class Manager:
         if name in self._names:
             raise ManagerError(f"there is a runnable named {name} already")
         self._names.add(name)
-        entry = _Entry(name, runnable, needs_leader)
+        entry = _Entry(name, runnable, needs_leader, warmup)
         self._entries.append(entry)
+        if warmup is not None and False in self._groups:
+            self._groups[False].create_task(warmup(), name=f"warmup-{name}")
         group = self._groups.get(needs_leader)
         if group is not None:
             group.create_task(runnable(), name=name)
@@ -128,6 +145,11 @@ class Manager:
     def controller_metrics(self, name: str) -> ControllerMetrics:
         """The metrics of one controller; the builder's."""
         return ControllerMetrics(self._families, name)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its one life is over."""
+        return self._state == "stopped"
 
     @property
     def metrics_address(self) -> tuple[str, int] | None:
@@ -218,6 +240,8 @@ class Manager:
                 for entry in self._entries:
                     if entry.needs_leader == needs_leader:
                         group.create_task(entry.run(), name=entry.name)
+                    if entry.warmup is not None and not needs_leader:
+                        group.create_task(entry.warmup(), name=f"warmup-{entry.name}")
                 if needs_leader:
                     self._state = "running"
                 if then is not None:

@@ -8,12 +8,14 @@ Semantics: Kubernetes API concepts, "retrieving large result sets in chunks", "e
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
-from manager import verbs
+import orjson
+
+from manager import listbody, verbs
 from manager.errors import ApiError, ConnectionFailed, InvalidRequest, NotFound
 from manager.transport import Query, Transport, header_lines, target_of
 from manager.types import Obj, Resource
@@ -30,6 +32,7 @@ from manager.watch import (
 )
 
 _PAGE = 500
+_LIST_HEADERS = [header_lines({"Accept": accept}) for accept in (ACCEPT_OBJECTS, ACCEPT_METADATA_LIST)]
 
 Body = Obj | list[Obj]
 
@@ -129,29 +132,31 @@ class Reads:
         *,
         query: Query | None = None,
         metadata_only: bool = False,
+        each: Callable[[Obj], Obj | None] = lambda item: item,
     ) -> ObjectList:
         """One page, exactly as asked for. Items carry apiVersion and kind.
 
-        ``metadata_only``: the server leaves out everything but the metadata (``PartialObjectMetadata``).
+        Args:
+            metadata_only: the server leaves out everything but the metadata (``PartialObjectMetadata``).
+            each: called with every item as it is decoded; what it returns takes the item's place, None leaves it
+                out. What it drops is never in memory for more than one item at a time.
         """
-        path = self._collection(resource, namespace)
+        target = target_of(self._collection(resource, namespace), query)
         partial = metadata_only or self._metadata_only
-        headers = {"Accept": ACCEPT_METADATA_LIST} if partial else None
-        reply = await self.request("GET", path, query=query, headers=headers)
-        if reply.get("kind") == "Table":
-            raise table_refused()
-        items = reply.get("items") or []
+        raw = await self._transport.request("GET", target, None, _LIST_HEADERS[partial])
+        make = each
+        if self._metadata_only:
+            make = lambda item: each(verbs.metadata_of(resource, item))  # noqa: E731 - a hook around a hook
         try:
-            if self._metadata_only:
-                items = [verbs.metadata_of(resource, item) for item in items]
-            for item in items:
-                item.setdefault("apiVersion", resource.api_version)
-                item.setdefault("kind", resource.kind)
-            metadata = reply.get("metadata") or {}
-            version, token = str(metadata.get("resourceVersion", "")), str(metadata.get("continue", ""))
-        except (AttributeError, TypeError) as error:
-            raise ConnectionFailed(f"the server's answer to {path} is no list of objects") from error
-        return ObjectList(items, version, token)
+            envelope, items = await listbody.decode(raw, resource.api_version, resource.kind, make)
+        except orjson.JSONDecodeError as error:
+            raise ConnectionFailed(f"the server's answer is not JSON: {raw[:120]!r}") from error
+        if envelope.get("kind") == "Table":
+            raise table_refused()
+        metadata = envelope.get("metadata") or {}
+        if not isinstance(metadata, dict):
+            raise ConnectionFailed(f"the server's answer to GET {target} is no list of objects")
+        return ObjectList(items, str(metadata.get("resourceVersion", "")), str(metadata.get("continue", "")))
 
     async def watch(
         self, resource: Resource, namespace: str | None = None, **options: Unpack[WatchOptions]

@@ -13,7 +13,7 @@ import logging
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -27,6 +27,7 @@ from manager.rest_metrics import RestObserver
 from manager.throttle import RateLimit, TokenBucket
 from manager.tls import LiveTls
 from manager.types import Obj
+from manager.watchdog import Watchdog
 from manager.wire import Answer, Wire, server_url
 
 if TYPE_CHECKING:
@@ -209,31 +210,36 @@ class Transport:
         """The lines of an answer as they come, all that arrived together at once.
 
         Args:
-            silence: seconds without a byte after which ``StreamSilent`` is raised; None: never.
+            silence: seconds without a byte after which ``StreamSilent`` is raised, also before the answer has
+                begun; None: never.
             total: seconds after which it is raised in any case; None: never.
             accept: the media type to ask for.
         """
         splitter = LineSplitter()
-        deadline = None if total is None else asyncio.get_running_loop().time() + total
-        async with self._open(target_of(path, query), accept) as response:
-            while chunk := await self._chunk(response, silence, deadline):
-                if lines := splitter.feed(chunk):
-                    yield lines
+        loop = asyncio.get_running_loop()
+        limits = [limit for limit in (silence, total) if limit is not None]
+        deadline = None if total is None else loop.time() + total
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(min(limits, default=None)):
+                    response = await stack.enter_async_context(self._open(target_of(path, query), accept))
+            except TimeoutError as error:
+                raise StreamSilent(f"no answer from {self.base} in time; the peer may be gone") from error
+            read, feed = response.content.readany, splitter.feed
+            watchdog = Watchdog(loop, response.content.set_exception, self.base, silence, deadline)
+            try:
+                while True:
+                    watchdog.waiting_since = loop.time()
+                    chunk = await read()
+                    watchdog.waiting_since = None
+                    if not chunk:
+                        break
+                    if lines := feed(chunk):
+                        yield lines
+            finally:
+                watchdog.stop()
         if rest := splitter.rest():
             yield [rest]
-
-    async def _chunk(
-        self, response: aiohttp.ClientResponse, silence: float | None, deadline: float | None
-    ) -> bytes:
-        """The next bytes, empty at the end. The limits hold only here, never while the consumer works: a generator
-        that is suspended inside a timeout would have its consumer cancelled instead of itself."""
-        now = asyncio.get_running_loop().time()
-        limits = [limit for limit in (silence, deadline and max(deadline - now, 0.0)) if limit is not None]
-        try:
-            async with asyncio.timeout(min(limits, default=None)):
-                return bytes(await response.content.readany())
-        except TimeoutError as error:
-            raise StreamSilent(f"no data from {response.url.host} in time; the peer may be gone") from error
 
     @asynccontextmanager
     async def _open(self, target: str, accept: str) -> AsyncIterator[aiohttp.ClientResponse]:
