@@ -87,6 +87,7 @@ class Upstream(Protocol):
         silence: float | None = None,
     ) -> AsyncGenerator[list[WatchEvent], None]:
         """One watch."""
+        ...
 
 
 class Backoff(Protocol):
@@ -94,6 +95,7 @@ class Backoff(Protocol):
 
     def next(self) -> float:
         """Seconds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,7 +315,7 @@ class Transport:
             headers=[("User-Agent", self._user_agent), *self.config.impersonate],
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS),
-            read_bufsize=2**20,
+            read_bufsize=2**16,
         )
         return self._streams
 
