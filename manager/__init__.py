@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from manager.cached import CachedClient
     from manager.changes import Generic
     from manager.channel import Channel, ChannelSource
-    from manager.client import Client, ObjectList, PatchType
+    from manager.client import Client, FieldValidation, ObjectList, PatchType
     from manager.cluster import Cluster
     from manager.config import RestConfig
     from manager.controller import Controller, ControllerDefaults, Reconciler
-    from manager.diff import merge_patch, private_copy
     from manager.ensure import Ensured, Operation, Renamed, create_or_patch, create_or_update
     from manager.errors import (
         AlreadyExists,
         ApiError,
+        ApplyConflict,
         CacheError,
         CacheNotStarted,
         CacheNotSynced,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         IndexMissing,
         InformerStopped,
         Invalid,
+        InvalidRequest,
         ManagerError,
         NotCached,
         NotFound,
@@ -72,20 +73,28 @@ if TYPE_CHECKING:
         without_controller_reference,
         without_owner_reference,
     )
+    from manager.patches import json_patch, merge_patch, private_copy
     from manager.predicates import Predicate
+    from manager.rest_metrics import RestMetrics
+    from manager.retry import DEFAULT_BACKOFF, DEFAULT_RETRY, Backoff, retry_on_conflict
     from manager.runnables import Group
     from manager.selectors import LabelSelector, parse_label_selector
     from manager.signals import run_until_signal, stop_on_signals
     from manager.sources import FuncSource, InformerSource, KindSource, Source
     from manager.store import Store
+    from manager.throttle import RateLimit
     from manager.transforms import strip_managed_fields
     from manager.types import Obj, Request, Resource, Result
 
 __all__ = [
+    "DEFAULT_BACKOFF",
+    "DEFAULT_RETRY",
     "Added",
     "AlreadyExists",
     "AlreadyOwned",
     "ApiError",
+    "ApplyConflict",
+    "Backoff",
     "BuilderError",
     "ByResource",
     "Cache",
@@ -108,6 +117,7 @@ __all__ = [
     "Ensured",
     "Event",
     "EventRecorder",
+    "FieldValidation",
     "Finalized",
     "Finalizers",
     "Forbidden",
@@ -120,6 +130,7 @@ __all__ = [
     "InformerSource",
     "InformerStopped",
     "Invalid",
+    "InvalidRequest",
     "KindSource",
     "LabelSelector",
     "LeaderElection",
@@ -135,12 +146,14 @@ __all__ = [
     "OwnershipError",
     "PatchType",
     "Predicate",
+    "RateLimit",
     "Reconciler",
     "Registration",
     "Renamed",
     "Request",
     "Resource",
     "RestConfig",
+    "RestMetrics",
     "Result",
     "RunFailed",
     "SecureMetrics",
@@ -158,10 +171,12 @@ __all__ = [
     "has_controller_reference",
     "has_finalizer",
     "has_owner_reference",
+    "json_patch",
     "load_config",
     "merge_patch",
     "parse_label_selector",
     "private_copy",
+    "retry_on_conflict",
     "run_until_signal",
     "stop_on_signals",
     "strip_managed_fields",
@@ -194,6 +209,7 @@ __getattr__, __dir__ = lazy.names(
         "cached": ("CachedClient",),
         "client": (
             "Client",
+            "FieldValidation",
             "ObjectList",
             "PatchType",
         ),
@@ -211,13 +227,10 @@ __getattr__, __dir__ = lazy.names(
             "create_or_patch",
             "create_or_update",
         ),
-        "diff": (
-            "merge_patch",
-            "private_copy",
-        ),
         "errors": (
             "AlreadyExists",
             "ApiError",
+            "ApplyConflict",
             "CacheError",
             "CacheNotStarted",
             "CacheNotSynced",
@@ -229,6 +242,7 @@ __getattr__, __dir__ = lazy.names(
             "IndexMissing",
             "InformerStopped",
             "Invalid",
+            "InvalidRequest",
             "ManagerError",
             "NotCached",
             "NotFound",
@@ -273,8 +287,21 @@ __getattr__, __dir__ = lazy.names(
             "without_controller_reference",
             "without_owner_reference",
         ),
+        "patches": (
+            "json_patch",
+            "merge_patch",
+            "private_copy",
+        ),
         "predicates": ("Predicate",),
         "runnables": ("Group",),
+        "throttle": ("RateLimit",),
+        "rest_metrics": ("RestMetrics",),
+        "retry": (
+            "DEFAULT_BACKOFF",
+            "DEFAULT_RETRY",
+            "Backoff",
+            "retry_on_conflict",
+        ),
         "selectors": (
             "LabelSelector",
             "parse_label_selector",

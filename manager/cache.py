@@ -20,10 +20,10 @@ from dataclasses import replace
 from manager.cache_options import CacheOptions, out_of_scope
 from manager.client import Client, ObjectList
 from manager.consistency import Consistency
-from manager.diff import private_copy
 from manager.errors import CacheNotStarted, ManagerError, NotCached, NotFound
 from manager.errors import CacheNotSynced as CacheNotSynced
 from manager.informer import Informer
+from manager.patches import private_copy
 from manager.reading import field_index, select
 from manager.scope import Scope
 from manager.selectors import parse_field_selector, parse_label_selector

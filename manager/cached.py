@@ -45,13 +45,20 @@ class CachedClient(Client):
         namespace: str | None = None,
         *,
         resource_version: str | None = None,
+        subresource: str | None = None,
         copy: bool = False,
         consistent: bool = True,
     ) -> Obj:
-        """As ``Cache.get``; a kind that is not cached, or a given version, is read from the server."""
-        if resource_version is not None or not self.is_cached(resource):
-            return await super().get(resource, name, namespace, resource_version=resource_version)
-        return await self.cache.get(resource, name, namespace, copy=copy, consistent=consistent)
+        """As ``Cache.get``; a kind that is not cached, a subresource, or a version is the server's."""
+        if resource_version is not None or subresource is not None or not self.is_cached(resource):
+            return await super().get(
+                resource, name, namespace, resource_version=resource_version, subresource=subresource
+            )
+        if self._namespace is not None:
+            namespace = self._confined(resource, namespace)
+        return await self.cache.get(
+            resource, name, namespace, metadata_only=self._metadata_only, copy=copy, consistent=consistent
+        )
 
     async def list(
         self,
@@ -62,6 +69,7 @@ class CachedClient(Client):
         field_selector: str | None = None,
         limit: int | None = None,
         resource_version: str | None = None,
+        resource_version_match: str | None = None,
         copy: bool = False,
         consistent: bool = True,
     ) -> ObjectList:
@@ -77,10 +85,14 @@ class CachedClient(Client):
                 field_selector=field_selector,
                 limit=limit,
                 resource_version=resource_version,
+                resource_version_match=resource_version_match,
             )
+        if self._namespace is not None:
+            namespace = self._confined(resource, namespace)
         return await self.cache.list(
             resource,
             namespace,
+            metadata_only=self._metadata_only,
             label_selector=label_selector,
             field_selector=field_selector,
             limit=limit,

@@ -90,7 +90,8 @@ async def decode(raw: bytes, api_version: str, kind: str, each: Each) -> tuple[O
     envelope = orjson.loads(raw)
     if not isinstance(envelope, dict):
         raise orjson.JSONDecodeError("not an object", "", 0)
-    listed = [item for item in envelope.pop("items", None) or () if isinstance(item, dict)]
+    found_items = envelope.pop("items", None)
+    listed = [item for item in found_items if isinstance(item, dict)] if isinstance(found_items, list) else []
     return envelope, await _made(iter(listed), api_version, kind, each)
 
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
 
 from manager import debug
 from manager.authfilter import AuthFilter
@@ -37,6 +37,7 @@ from manager.loopwatch import LoopLag, watch_blocking
 from manager.memory import Tuning
 from manager.profiling import check_bind, debug_app
 from manager.resources import LEASES
+from manager.rest_metrics import RestMetrics
 from manager.runnables import Entry, Group, Ready, Runnable
 from manager.servers import OFF, Handler, HttpServer, metrics_app
 
@@ -59,16 +60,6 @@ class SecureMetrics:
 
     cert_dir: Path | None = None
     authorize: bool = True
-
-
-class _RestMetrics:
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._total = Counter(
-            "rest_client_requests_total", "Requests by outcome.", ("code", "method", "host"), registry=registry
-        )
-
-    def finished(self, method: str, code: str, host: str) -> None:
-        self._total.labels(code, method, host.partition("://")[2]).inc()
 
 
 class Manager:
@@ -110,10 +101,11 @@ class Manager:
         ProcessCollector(registry=self.metrics)
         PlatformCollector(registry=self.metrics)
         self._families = MetricFamilies(self.metrics)
-        self._rest_metrics = _RestMetrics(self.metrics)
+        self._rest_metrics = RestMetrics(self.metrics)
         self._lag = LoopLag(self.metrics)
         self.live = self._client(config)
         self.cache = Cache(self.live, cache)
+        self.live.write_observer = self.cache.consistency
         self.client: Client = CachedClient(self.live, self.cache)
         self.probes = Probes()
         self._life = Lifecycle(graceful_timeout)

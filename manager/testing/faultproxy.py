@@ -20,7 +20,7 @@ from aiohttp import web
 
 from manager.config import RestConfig
 from manager.errors import ApiError
-from manager.transport import Transport
+from manager.transport import Transport, header_lines, target_of
 from manager.types import Obj
 
 Edit = Callable[[bytes], list[bytes]]
@@ -184,8 +184,8 @@ class FaultProxy:
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         upstream = self._transport()
-        headers = {"Accept": request.headers.get("Accept", "application/json")}
-        body = await upstream.request("GET", request.path, dict(request.query), None, headers)
+        headers = header_lines({"Accept": request.headers.get("Accept", "application/json")})
+        body = await upstream.request("GET", target_of(request.path, dict(request.query)), None, headers)
         return web.Response(body=body, content_type="application/json")
 
     async def _watch(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:

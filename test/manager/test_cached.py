@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,7 +18,7 @@ from manager.errors import NotFound, StaleCache
 from manager.manager import Manager
 from manager.resources import CONFIGMAPS, SECRETS
 from manager.testing.scripted import Script, listing, watching
-from manager.types import Obj, Resource
+from manager.types import Resource
 from manager.writes import Write
 
 if TYPE_CHECKING:
@@ -93,51 +93,15 @@ async def test_a_managers_client_reads_from_the_managers_cache(script: Script) -
 # ------------------------------------------------------------------ own writes, on API servers
 
 
-class Observed(Client):
-    """A client that tells an observer of its writes."""
-
-    observer: Consistency
-
-    async def create(self, resource: Resource, obj: Obj, **options: Any) -> Obj:
-        where, name = options.get("namespace") or "", obj["metadata"].get("name", "")
-        return await self._told(Write("create", resource, where, name), super().create(resource, obj, **options))
-
-    async def patch(self, resource: Resource, name: str, patch: Any, **options: Any) -> Obj:
-        write = Write("patch", resource, options.get("namespace") or "", name)
-        return await self._told(write, super().patch(resource, name, patch, **options))
-
-    async def delete(self, resource: Resource, name: str, namespace: str | None = None, **options: Any) -> None:
-        # As the server answers where nothing holds the object up.
-        await self._told(
-            Write("delete", resource, namespace or "", name),
-            super().delete(resource, name, namespace, **options),
-            {"kind": "Status"},
-        )
-
-    async def _told(self, write: Write, work: Any, answer: Obj | None = None) -> Any:
-        token, told = self.observer.began(write), None
-        try:
-            result = await work
-            told = answer or result
-            return result
-        finally:
-            self.observer.ended(token, told)
-
-
-class ObservedCached(Observed, CachedClient):
-    """The same, for the client that reads from the cache."""
-
-
 @pytest.fixture
 async def cached(api_server: Server, namespace: str) -> AsyncIterator[CachedClient]:
     """A cached client of a fresh namespace, whose watch is in order."""
     consistency = Consistency()
-    async with Observed(api_server.config) as live:
-        live.observer = consistency
+    async with Client(api_server.config, write_observer=consistency) as live:
         options = CacheOptions(default_namespaces={namespace: Selection()}, stale_timeout=5)
         cache = Cache(live, options, consistency=consistency)
         async with running(cache):
-            yield ObservedCached(live, cache)
+            yield CachedClient(live, cache)
 
 
 async def test_what_was_written_is_read(cached: CachedClient, namespace: str) -> None:

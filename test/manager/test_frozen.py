@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from manager import debug
-from manager.diff import private_copy
 from manager.frozen import CacheMutation, freeze
 from manager.informer import Added, Event
+from manager.patches import private_copy
 from manager.resources import CONFIGMAPS
 from manager.testing.fed import FedInformer
 from manager.testing.scripted import config_map

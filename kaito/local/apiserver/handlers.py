@@ -173,7 +173,7 @@ class Handlers:
                 return await self._list(call)
             if method == "POST":
                 return await self._create(call)
-            if method == "DELETE":
+            if method == "DELETE" and "deletecollection" in call.resource.verbs:
                 return await self._delete_collection(call)
         elif method in ("GET", "HEAD"):
             if call.options.watch and not path.subresource:
