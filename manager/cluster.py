@@ -19,6 +19,7 @@ class Cluster:
         self.name = name
         self.live = live
         self.cache = Cache(live, options)
+        live.write_observer = self.cache.consistency
         self.client: Client = CachedClient(live, self.cache)
 
     def __repr__(self) -> str:
