@@ -159,7 +159,7 @@ def test_field_selectors_compare_dotted_paths() -> None:
     assert not selector.matches(pod("b"))
 
 
-def test_fw_a03_the_reflectors_backoff_doubles_to_its_cap_and_starts_anew_after_quiet() -> None:
+def test_the_reflectors_backoff_doubles_to_its_cap_and_starts_anew_after_quiet() -> None:
     """800 ms, 1.6 s ... 30 s; after more than two quiet minutes 800 ms again."""
     now = [0.0]
     backoff = ExponentialBackoff(lambda: now[0], jitter=0.0)
