@@ -351,11 +351,12 @@ class Client(Reads):
         verb, method, resource, namespace, name, subresource = write
         place = namespace if resource.namespaced and namespace else ""
         token = observer.began(Write(verb, resource, place, name, subresource, dry_run or self._dry_run))
-        answer: Obj | None = None
         try:
             answer = await self.send(method, target, body, headers)
-        finally:
-            observer.ended(token, answer)
+        except BaseException:
+            observer.ended(token, None)
+            raise
+        observer.ended(token, answer)
         return answer
 
     def _write_query(

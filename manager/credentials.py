@@ -44,6 +44,7 @@ class Credential(Protocol):
         Raises:
             ConfigError: there is none, and the message says why.
         """
+        ...
 
 
 class TokenFile:

@@ -66,13 +66,13 @@ def _difference(before: Obj, after: Obj) -> Obj:
     return patch
 
 
-def _same(one: object, other: object) -> bool:
+def _same(one: Any, other: Any) -> bool:
     """Whether values that Python calls equal are so in JSON, where true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return all(_same(value, other[field]) for field, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
+    if isinstance(one, dict):
+        return all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
         return all(map(_same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool)
+    return isinstance(one, bool) is isinstance(other, bool)
 
 
 def _present(value: Obj) -> Obj:

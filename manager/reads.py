@@ -119,6 +119,8 @@ class Reads:
                     raise
                 return await self.list_page(resource, namespace, query={**query, "limit": None})
             items += page.items
+            if token and page.continue_token == token:
+                raise ConnectionFailed(f"the server's list of {resource.plural} comes back to the same page")
             token = page.continue_token
             if not token:
                 return ObjectList(items, page.resource_version)

@@ -22,10 +22,12 @@ class RestObserver(Protocol):
     @property
     def detailed(self) -> bool:
         """Whether :meth:`measured` is wanted."""
+        ...
 
     @property
     def dns(self) -> bool:
         """Whether :meth:`resolved` is wanted."""
+        ...
 
     def finished(self, method: str, status: int, host: str) -> None:
         """A request ended; ``status`` is the HTTP status, or 0 when there was no answer."""

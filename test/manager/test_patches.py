@@ -24,7 +24,9 @@ objects = st.dictionaries(st.sampled_from("abcd"), values, max_size=4)
 
 
 @pytest.mark.acceptance("FW-G12")
-@pytest.mark.parametrize(("before", "after"), [(LOW, HIGH), (HIGH, LOW), (2**63 - 1, 2**63 - 2), (-LOW, -HIGH)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(LOW, HIGH), (HIGH, LOW), (2**63 - 1, 2**63 - 2), (-LOW, -HIGH), (2**70, 2**70 + 1)]
+)
 def test_two_large_and_similar_numbers_differ(before: int, after: int) -> None:
     """Neither patch confuses them, nor rounds the one that it carries."""
     old, new = {"spec": {"value": before}}, {"spec": {"value": after}}
@@ -39,6 +41,11 @@ def test_a_number_is_not_a_truth(before: Any, after: Any) -> None:
     """Python thinks that they are equal; the API does not."""
     assert repr(merge_patch({"a": before}, {"a": after})) == repr({"a": after})
     assert json_patch({"a": before}, {"a": after}) != []
+
+
+def test_numbers_of_any_size_are_compared() -> None:
+    """What is too large for the wire is refused there, not here."""
+    assert merge_patch({"a": [2**70]}, {"a": [2**70], "b": 1}) == {"b": 1}
 
 
 @given(objects, objects)
