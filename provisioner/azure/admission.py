@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _LAPSE = 300.0  # seconds without a look, after which an operation counts as over
-_NEAR, _FAR = 5.0, 60.0  # seconds to the next try, for the next in line and for the last
+_NEAR, _FAR = 5.0, 120.0  # seconds to the next try, for the next in line and for the last
 _LATE = 30.0  # seconds that somebody may come back later than told
 _LONGEST_RUN = 64  # of successes before the limit is tried one higher
 _FOREIGN_HOLD, _LONGEST_FOREIGN_HOLD = 5.0, 60.0

@@ -39,6 +39,7 @@ _RETRIES = 3
 _BACKOFF = 0.8  # seconds: the first retry is immediate, then 1.6 and 3.2
 _LONGEST_WAIT = 5.0  # a Retry-After beyond this is the controller's to wait for
 _HEALS = frozenset({408, 500, 502, 503, 504})
+_AT_ONCE = 10  # requests of one kind under way: a crowd would be sent off before the first 429 is back
 _CONNECT_SECONDS, _READ_SECONDS = 30.0, 60.0
 
 
@@ -61,6 +62,7 @@ class Arm:
         self._base = settings.arm
         self._credential = credential
         self._reading, self._writing = Pace(), Pace()
+        self._at_once = {pace: asyncio.Semaphore(_AT_ONCE) for pace in (self._reading, self._writing)}
         context = ssl.create_default_context(cafile=settings.ca_file or None)
         # A session of our own: given a CA file, the SDK would make a TLS context, and so a connection, per call.
         session = aiohttp.ClientSession(
@@ -161,22 +163,25 @@ class Arm:
     @asynccontextmanager
     async def _paced(self, pace: Pace) -> AsyncIterator[None]:
         clock = asyncio.get_running_loop().time
-        wait, here = pace.reserve(clock())
-        if not here:
-            raise Throttled("Azure asked to send fewer requests", retry_after=wait)
-        if wait > 0:
-            await asyncio.sleep(wait)
-        sent_at = clock()
-        try:
-            with translated():
-                yield
-        except Throttled as error:
-            pace.throttled(sent_at, clock(), error.retry_after)
-            raise
-        except CloudError:
+        async with self._at_once[pace]:
+            wait, here = pace.reserve(clock())
+            if here and wait > 0:
+                await asyncio.sleep(wait)
+                wait = pace.held(clock())
+                here = wait == 0
+            if not here:
+                raise Throttled("Azure asked to send fewer requests", retry_after=wait)
+            sent_at = clock()
+            try:
+                with translated():
+                    yield
+            except Throttled as error:
+                pace.throttled(sent_at, clock(), error.retry_after)
+                raise
+            except CloudError:
+                pace.answered()
+                raise
             pace.answered()
-            raise
-        pace.answered()
 
 
 class _QuickRetry(AsyncRetryPolicy[Any, Any]):

@@ -9,9 +9,9 @@ each further 429 and melts away with each answer.
 from __future__ import annotations
 
 _FIRST_INTERVAL = 0.1
-_LONGEST_INTERVAL = 30.0
+_LONGEST_INTERVAL = 5.0
 _NO_INTERVAL = 0.01  # below this there is none
-_RECOVERY = 0.97  # of the interval, after each answer
+_RECOVERY = 0.9  # of the interval, after each answer
 _DEFAULT_HOLD = 10.0  # a 429 without Retry-After
 _PATIENCE = 2.0  # seconds that a request waits in place; beyond, its Machine has better things to do
 
@@ -42,11 +42,15 @@ class Pace:
         self._promised = max(at, self._promised + self.interval)
         return self._promised - now, False
 
+    def held(self, now: float) -> float:
+        """Seconds until the hold is over that a 429 may have put on while somebody waited; 0 is none."""
+        return max(0.0, self._hold_until - now)
+
     def throttled(self, sent_at: float, now: float, retry_after: float | None) -> None:
         """ARM answered 429 to a request sent at ``sent_at``."""
         self._hold_until = max(self._hold_until, now + (_DEFAULT_HOLD if retry_after is None else retry_after))
         # Requests that were under way together are one sign that it was too fast, not many.
-        if sent_at >= self._slowed_at:
+        if sent_at > self._slowed_at:
             self.interval = min(max(self.interval * 2, _FIRST_INTERVAL), _LONGEST_INTERVAL)
             self._slowed_at = now
 

@@ -52,6 +52,10 @@ def to_cloud_error(error: Exception) -> CloudError:
         )
     if isinstance(error, HttpResponseError) and error.response is not None:
         return _of_reply(error)
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return AuthorizationFailed(
+            f"the federated token cannot be read: {error}", next_step=NEXT_STEPS[AuthorizationFailed]
+        )
     if isinstance(error, ServiceRequestError | ServiceResponseError | TimeoutError | OSError):
         return CloudUnavailable(f"Azure could not be asked: {error}")
     if isinstance(error, AzureError | BadStatus | BadResponse | OperationFailed | ValueError | LookupError):

@@ -73,6 +73,12 @@ class Azure:
         self.stack.push_async_callback(made.close)
         return made
 
+    def connected(self, **changes: Any) -> AzureProvider:
+        """A provider with the credential that its settings name."""
+        made = AzureProvider(replace(self.settings, **changes))
+        self.stack.push_async_callback(made.close)
+        return made
+
     @property
     def transcript(self) -> list[str]:
         return self.arm.journal.transcript()
