@@ -153,7 +153,7 @@ def test_the_table_has_every_answer_that_is_known() -> None:
 @pytest.mark.parametrize("answer", TABLE)
 async def test_a_refusal_of_the_put(azure_with: Make, ask: Ask, answer: str, body: Any) -> None:
     """A creation that is refused says why, in both of the formats that ARM and AKS write errors in."""
-    azure = await azure_with(Rules(faults=[Fault(on="put", answer=answer, times=0, body=body)]))
+    azure = await azure_with(Rules(faults=[Fault(verb="put", answer=answer, times=0, body=body)]))
     provider = azure.provider()
 
     with pytest.raises(CloudError) as caught:
@@ -168,7 +168,7 @@ async def test_a_refusal_of_the_put(azure_with: Make, ask: Ask, answer: str, bod
 @pytest.mark.parametrize("answer", TABLE)
 async def test_a_failure_of_the_operation(azure_with: Make, ask: Ask, answer: str) -> None:
     """A creation that is accepted and fails later says why: through its operation, and through the pool."""
-    azure = await azure_with(Rules(faults=[Fault(on="create-operation", answer=answer)]))
+    azure = await azure_with(Rules(faults=[Fault(verb="create-operation", answer=answer)]))
     provider = azure.provider()
     started = await provider.create(ask(provider))
     await azure.arm.finish(started.name)
@@ -187,7 +187,7 @@ async def test_a_failure_of_the_operation(azure_with: Make, ask: Ask, answer: st
 @pytest.mark.parametrize("answer", TABLE)
 async def test_a_refusal_of_the_get(azure_with: Make, ask: Ask, answer: str) -> None:
     """A look that is refused says why, and is not taken for the absence of the pool."""
-    azure = await azure_with(Rules(faults=[Fault(on="get", answer=answer, times=0)]))
+    azure = await azure_with(Rules(faults=[Fault(verb="get", answer=answer, times=0)]))
     provider = azure.provider()
     name = (await provider.create(ask(provider))).name
 
@@ -199,7 +199,7 @@ async def test_a_refusal_of_the_get(azure_with: Make, ask: Ask, answer: str) -> 
 
 async def test_a_cancelled_operation_is_no_failure_of_the_machine(azure_with: Make, ask: Ask) -> None:
     """What a later operation cancelled is tried again soon, also where Azure gives no reason."""
-    azure = await azure_with(Rules(faults=[Fault(on="create-operation", outcome="Canceled")]))
+    azure = await azure_with(Rules(faults=[Fault(verb="create-operation", outcome="Canceled")]))
     provider = azure.provider()
     started = await provider.create(ask(provider))
     await azure.arm.finish(started.name)
@@ -233,7 +233,7 @@ async def test_a_refusal_without_a_code_goes_by_its_status(
     azure_with: Make, ask: Ask, place: Any, status: int, expected: type[CloudError], body: Any
 ) -> None:
     """A gateway's plain text, or nothing at all, still has the type of its status."""
-    fault = Fault(on=place, status=status, message="<html>teapot</html>", body=body, times=0)
+    fault = Fault(verb=place, status=status, message="<html>teapot</html>", body=body, times=0)
     azure = await azure_with(Rules(faults=[fault]))
     provider = azure.provider()
 
@@ -255,7 +255,7 @@ async def test_a_throttled_request_says_when_to_come_back(azure_with: Make, ask:
     provider = azure.provider()
     started = await provider.create(ask(provider))
     await azure.arm.finish(started.name)
-    azure.arm.rules.faults.append(Fault(on=place, answer="throttled", retry_after=37, times=0))
+    azure.arm.rules.faults.append(Fault(verb=place, answer="throttled", retry_after=37, times=0))
     calls = {
         "put": lambda: provider.create(ask(provider, uid="another")),
         "get": lambda: provider.get(started.name),
@@ -299,7 +299,7 @@ async def test_a_connection_that_always_breaks_is_a_cloud_that_cannot_be_asked(
     azure = await azure_with()
     provider = azure.provider()
     started = await provider.create(ask(provider))
-    azure.arm.rules.faults.append(Fault(on=place, lose="request", times=0))
+    azure.arm.rules.faults.append(Fault(verb=place, lose="request", times=0))
     if place == "poll":
         assert (await provider.resume(started.name, started.operation)).state is InstanceState.CREATING
         return
@@ -336,7 +336,7 @@ async def test_an_answer_of_something_else_is_a_cloud_error_at_most(
     azure = await azure_with()
     provider = azure.provider()
     started = await provider.create(ask(provider))
-    azure.arm.rules.faults.append(Fault(on=place, status=200, message=text, body="text", times=0))
+    azure.arm.rules.faults.append(Fault(verb=place, status=200, message=text, body="text", times=0))
     calls = {
         "put": lambda: provider.create(ask(provider, uid="another")),
         "get": lambda: provider.get(started.name),

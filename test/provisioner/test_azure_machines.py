@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.crds import crds
 from controllers import MachineSettings, add_machine_controller
-from controllers.resources import MACHINES
+from controllers.resources import MACHINES, WORKSPACES
 from kaito.local.fakearm import Fault, Rules
 from manager.client import Client
 from manager.errors import ApiError, NotFound
@@ -117,11 +121,13 @@ async def operator(config: Any, provider: AzureProvider) -> AsyncIterator[None]:
 @pytest.fixture
 async def world(cluster: Any, azure_with: Make) -> AsyncIterator[Callable[[Rules], Awaitable[World]]]:
     async with Client(cluster.config) as client:
-        await client.apply(CRDS, next(crd for crd in crds() if crd["spec"]["names"]["kind"] == "Machine"))
+        for crd in crds():
+            await client.apply(CRDS, crd)
 
         async def served() -> bool:
             try:
                 await client.list(MACHINES, limit=1)
+                await client.list(WORKSPACES, limit=1)
             except ApiError:
                 return False
             return True
@@ -134,6 +140,19 @@ async def world(cluster: Any, azure_with: Make) -> AsyncIterator[Callable[[Rules
             return made
 
         yield make
+        await clean_up(client)
+
+
+async def clean_up(client: Client) -> None:
+    """Leave no Machine and no node to the next test on this cluster."""
+    for machine in (await client.list(MACHINES)).items:
+        await client.patch(MACHINES, machine["metadata"]["name"], {"metadata": {"finalizers": None}})
+        try:
+            await client.delete(MACHINES, machine["metadata"]["name"])
+        except NotFound:
+            pass  # it was only waiting for its finalizer
+    for node in (await client.list(NODES, label_selector="agentpool")).items:
+        await client.delete(NODES, node["metadata"]["name"])
 
 
 def quick(provider: AzureProvider) -> AzureProvider:
@@ -190,7 +209,7 @@ async def test_a_killed_operator_takes_up_the_pool_of_the_one_before(cluster: An
 
 async def test_a_size_without_capacity_gives_way_to_the_next(cluster: Any, world: Any) -> None:
     """The first size fails within its operation: its pool is removed, and the next size is Ready in its place."""
-    fault = Fault(on="create-operation", sku="Standard_NC6s_v3", answer="allocation", times=0)
+    fault = Fault(verb="create-operation", sku="Standard_NC6s_v3", answer="allocation", times=0)
     w = await world(Rules(create_seconds=0.05, delete_seconds=0.05, faults=[fault]))
     async with operator(cluster.config, quick(w.azure.provider())):
         name = await w.machine()
@@ -209,7 +228,7 @@ async def test_a_size_without_capacity_gives_way_to_the_next(cluster: Any, world
 
 async def test_what_will_never_be_allowed_is_asked_once(cluster: Any, world: Any) -> None:
     """The condition says why and what to do; there is one PUT for each size, and no more."""
-    fault = Fault(on="put", answer="not-in-subscription", times=0)
+    fault = Fault(verb="put", answer="not-in-subscription", times=0)
     w = await world(Rules(faults=[fault]))
     async with operator(cluster.config, quick(w.azure.provider())):
         name = await w.machine()
@@ -223,3 +242,40 @@ async def test_what_will_never_be_allowed_is_asked_once(cluster: Any, world: Any
         await w.leaves(name)
 
     assert len(w.azure.arm.journal.of("put")) == 2
+
+
+async def test_the_command_runs_on_upstreams_environment(cluster: Any, world: Any, tmp_path: Path) -> None:
+    """`kaito manager --provider=azure` as its own process, with a federated token, makes a node and ends well.
+
+    Takes the start of a process and a second, the least that a Retry-After can be.
+    """
+    w = await world(Rules(create_seconds=0.1, retry_after=1))
+    arm, token = w.azure.arm, tmp_path / "token"
+    token.write_text("federated")
+    env = {
+        "ARM_SUBSCRIPTION_ID": arm.pools.subscription,
+        "ARM_RESOURCE_GROUP": arm.pools.group,
+        "AZURE_CLUSTER_NAME": arm.pools.cluster,
+        "AZURE_TENANT_ID": "tenant-1",
+        "AZURE_CLIENT_ID": "client-1",
+        "AZURE_FEDERATED_TOKEN_FILE": str(token),
+        "AZURE_AUTHORITY_HOST": arm.url,
+        "AZURE_RESOURCE_MANAGER_ENDPOINT": arm.url,
+        "AZURE_CA_FILE": w.azure.settings.ca_file,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "kaito", "manager", "--controllers=machine", "--provider=azure"),
+        *(f"--kubeconfig={cluster.kubeconfig}", "--metrics-bind=0", "--health-bind=0", "--log-level=warning"),
+        env={**os.environ, **env},
+    )
+    try:
+        name = await w.machine()
+        await w.becomes(name, "True", "", "MachineLaunched")
+        assert arm.identity.asked[0]["client_assertion"] == "federated"
+        assert len(arm.pools.pools) == 1
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

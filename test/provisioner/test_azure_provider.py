@@ -108,7 +108,7 @@ async def test_a_page_that_fails_fails_the_list(azure_with: Make, ask: Ask) -> N
         await provider.list()
     azure.arm.journal.clear()
     # The first page is served, all others are refused.
-    azure.arm.rules.faults += [Fault(on="list", delay=0.1), Fault(on="list", answer="forbidden", times=0)]
+    azure.arm.rules.faults += [Fault(verb="list", delay=0.1), Fault(verb="list", answer="forbidden", times=0)]
 
     with pytest.raises(errors.AuthorizationFailed):
         await provider.list()
@@ -212,7 +212,7 @@ async def test_delete_of_nothing_is_not_found(azure: Any, ask: Ask, known: bool)
     name = await running(azure, provider, ask(provider))
     operation = await provider.delete(name)
     await azure.arm.finish(name)
-    azure.arm.rules.faults.append(Fault(on="poll", answer="no-pool"))
+    azure.arm.rules.faults.append(Fault(verb="poll", answer="no-pool"))
     later = provider if known else azure.provider()
 
     with pytest.raises(NotFound):
@@ -226,7 +226,7 @@ async def test_a_deletion_that_is_refused_says_why(azure: Any, ask: Ask) -> None
     """The lock, or whatever it is, is in the error."""
     provider = azure.provider()
     name = await running(azure, provider, ask(provider))
-    azure.arm.rules.faults.append(Fault(on="delete", answer="locked"))
+    azure.arm.rules.faults.append(Fault(verb="delete", answer="locked"))
 
     with pytest.raises(errors.NotAllowed, match="locked"):
         await provider.delete(name)
@@ -237,7 +237,7 @@ async def test_a_deletion_that_fails_later_says_why(azure: Any, ask: Ask) -> Non
     """The instance is there and has failed, with the operation's own reason."""
     provider = azure.provider()
     name = await running(azure, provider, ask(provider))
-    azure.arm.rules.faults.append(Fault(on="delete-operation", answer="policy"))
+    azure.arm.rules.faults.append(Fault(verb="delete-operation", answer="policy"))
     operation = await provider.delete(name)
     await azure.arm.finish(name)
 
@@ -342,10 +342,10 @@ async def test_an_operation_that_arm_has_forgotten_is_no_error(azure: Any, ask: 
 async def test_the_next_size_is_tried_where_one_is_out_of_stock(azure_with: Make, ask: Ask) -> None:
     """Capacity, quota and availability are reasons to go on to the next size, in the author's order."""
     faults = [
-        Fault(on="put", sku="A", answer="allocation", times=0),
-        Fault(on="put", sku="B", answer="quota", times=0),
-        Fault(on="put", sku="C", answer="not-in-subscription", times=0),
-        Fault(on="put", sku="D", answer="sku", times=0),
+        Fault(verb="put", sku="A", answer="allocation", times=0),
+        Fault(verb="put", sku="B", answer="quota", times=0),
+        Fault(verb="put", sku="C", answer="not-in-subscription", times=0),
+        Fault(verb="put", sku="D", answer="sku", times=0),
     ]
     azure = await azure_with(Rules(faults=faults))
     provider = azure.provider()
@@ -360,7 +360,7 @@ async def test_the_next_size_is_tried_where_one_is_out_of_stock(azure_with: Make
 
 async def test_what_was_refused_is_tried_last_for_a_while(azure_with: Make, ask: Ask) -> None:
     """The next Machine starts with what works; ten minutes later the first choice has its turn again."""
-    azure = await azure_with(Rules(create_seconds=0, faults=[Fault(on="put", sku="A", answer="allocation")]))
+    azure = await azure_with(Rules(create_seconds=0, faults=[Fault(verb="put", sku="A", answer="allocation")]))
     provider = azure.provider()
     used = []
     for number, pause in enumerate((0, 0, 601)):
@@ -378,7 +378,7 @@ async def test_a_size_that_fails_later_is_not_the_next_attempts(
     azure_with: Make, ask: Ask, by_token: bool
 ) -> None:
     """An allocation that fails within the operation counts like one that is refused at once."""
-    azure = await azure_with(Rules(faults=[Fault(on="create-operation", answer="allocation-zonal")]))
+    azure = await azure_with(Rules(faults=[Fault(verb="create-operation", answer="allocation-zonal")]))
     provider = azure.provider()
     request = ask(provider, instance_types=("A",), capacity_types=(SPOT, "on-demand"))
     started = await provider.create(request)
@@ -402,7 +402,10 @@ async def test_a_size_that_fails_later_is_not_the_next_attempts(
 
 async def test_all_sizes_refused_is_the_reason_that_may_change(azure_with: Make, ask: Ask) -> None:
     """With one size that will never do and one without quota, the quota is what a person can see to."""
-    faults = [Fault(on="put", sku="A", answer="sku", times=0), Fault(on="put", sku="B", answer="quota", times=0)]
+    faults = [
+        Fault(verb="put", sku="A", answer="sku", times=0),
+        Fault(verb="put", sku="B", answer="quota", times=0),
+    ]
     azure = await azure_with(Rules(faults=faults))
     provider = azure.provider()
 
@@ -412,7 +415,7 @@ async def test_all_sizes_refused_is_the_reason_that_may_change(azure_with: Make,
 
 async def test_an_error_that_is_not_the_sizes_ends_the_search(azure_with: Make, ask: Ask) -> None:
     """A missing permission is the same for every size."""
-    azure = await azure_with(Rules(faults=[Fault(on="put", answer="forbidden", times=0)]))
+    azure = await azure_with(Rules(faults=[Fault(verb="put", answer="forbidden", times=0)]))
     provider = azure.provider()
 
     with pytest.raises(errors.AuthorizationFailed):
@@ -467,7 +470,7 @@ async def test_deletions_go_before_creations(azure_with: Make, ask: Ask) -> None
 
 async def test_someone_elses_operation_is_waited_out(azure_with: Make, ask: Ask) -> None:
     """An upgrade by hand keeps the cluster busy: one try now and then, ever more rarely, until it is over."""
-    azure = await azure_with(Rules(faults=[Fault(on="put", answer="another-operation", times=4)]))
+    azure = await azure_with(Rules(faults=[Fault(verb="put", answer="another-operation", times=4)]))
     provider = azure.provider()
     waits = []
     for _ in range(4):

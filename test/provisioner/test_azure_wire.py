@@ -85,7 +85,7 @@ async def test_a_lost_token_ends_in_a_refused_put_and_the_same_pool(azure: Any, 
 
 async def test_a_reply_that_is_lost_leaves_one_pool(azure_with: Make, ask: Ask) -> None:
     """The PUT was carried out and its reply lost: the SDK's retry is refused, and the pool is the one there is."""
-    azure = await azure_with(Rules(faults=[Fault(on="put", lose="response")]))
+    azure = await azure_with(Rules(faults=[Fault(verb="put", lose="response")]))
     provider = azure.provider()
     request = ask(provider)
 
@@ -98,7 +98,7 @@ async def test_a_reply_that_is_lost_leaves_one_pool(azure_with: Make, ask: Ask) 
 
 async def test_a_request_that_is_lost_is_sent_again(azure_with: Make, ask: Ask) -> None:
     """A connection that breaks before the service has seen the PUT costs a second PUT and nothing else."""
-    azure = await azure_with(Rules(faults=[Fault(on="put", lose="request")]))
+    azure = await azure_with(Rules(faults=[Fault(verb="put", lose="request")]))
     provider = azure.provider()
 
     name = (await provider.create(ask(provider))).name
@@ -180,7 +180,7 @@ async def test_one_connection_and_one_token_serve_many_calls(azure: Any, ask: As
 @pytest.mark.parametrize("retry_after", [None, 3])
 async def test_a_moments_failure_is_retried_in_place(azure_with: Make, ask: Ask, retry_after: int | None) -> None:
     """Two 5xx in a row are over within the call, a short Retry-After being kept."""
-    fault = Fault(on="get", answer="unavailable", times=2, retry_after=retry_after)
+    fault = Fault(verb="get", answer="unavailable", times=2, retry_after=retry_after)
     azure = await azure_with(Rules(faults=[fault]))
     provider = azure.provider()
     name = (await provider.create(ask(provider))).name

@@ -31,7 +31,8 @@ class Fault(_Strict):
     """One misbehaviour.
 
     Attributes:
-        on: the request it is for; ``create-operation`` and ``delete-operation`` end the accepted operation badly.
+        verb: the request it is for (not "on", which YAML takes for a truth); ``create-operation`` and
+            ``delete-operation`` end the accepted operation badly.
         pool, sku: shell patterns of what it is for.
         times: how many requests; 0 is every one.
         answer: short name of a known refusal (``answers.yaml``); code, message and status override parts of it.
@@ -42,7 +43,7 @@ class Fault(_Strict):
         outcome: how an operation ends.
     """
 
-    on: Verb
+    verb: Verb
     pool: str = "*"
     sku: str = "*"
     times: int = Field(default=1, ge=0)
@@ -113,7 +114,7 @@ class Rules(_Strict):
     def take(self, verb: Verb, pool: str, sku: str) -> Iterator[Fault]:
         """The faults for one request, each counted as used."""
         for fault in list(self.faults):
-            if fault.on != verb or not fnmatchcase(pool, fault.pool) or not fnmatchcase(sku, fault.sku):
+            if fault.verb != verb or not fnmatchcase(pool, fault.pool) or not fnmatchcase(sku, fault.sku):
                 continue
             if fault.times == 1:
                 self.faults.remove(fault)
