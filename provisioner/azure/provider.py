@@ -23,6 +23,7 @@ from provisioner.azure.shortage import Shortages
 from provisioner.errors import (
     AuthorizationFailed,
     CloudError,
+    CloudUnavailable,
     InvalidRequest,
     NotFound,
     OperationInProgress,
@@ -63,6 +64,7 @@ class AzureProvider:
         self._admission = Admission(ceiling=settings.max_operations)
         self._shortages = Shortages()
         self._ours: set[str] = set()  # pools that were seen to be ours; a name of ours cannot become another's
+        self._unclear: set[str] = set()  # pools whose PUT may have arrived although no answer to it did
 
     def __repr__(self) -> str:
         return f"<AzureProvider {self._settings.cluster} {self._admission!r} {self._shortages!r}>"
@@ -93,13 +95,15 @@ class AzureProvider:
         return _under_way(progress.operation, progress.look_again)
 
     async def get(self, name: str) -> Instance:
-        if self._admission.waits(name):
+        if self._is_absent(name):
             raise NotFound(f"agent pool {name} waits for its turn to be created")
         try:
             pool = await self._connected().get(name)
         except NotFound:
-            self._admission.ended(name)
+            if not self._admission.waits(name):
+                self._admission.ended(name)
             raise
+        self._unclear.discard(name)
         return self._instance(self._checked(pool))
 
     async def resume(self, name: str, operation: str) -> Instance:
@@ -128,7 +132,7 @@ class AzureProvider:
         return self._instance(self._checked(progress.pool))
 
     async def delete(self, name: str) -> str:
-        if self._admission.waits(name):
+        if self._is_absent(name):
             self._admission.ended(name)
             raise NotFound(f"agent pool {name} was never created")
         if name not in self._ours and (await self.get(name)).state is InstanceState.DELETING:
@@ -137,6 +141,7 @@ class AzureProvider:
             progress = await self._in_turn(name, lambda: self._connected().delete(name), urgent=True)
         except NotFound:
             self._ours.discard(name)
+            self._unclear.discard(name)
             raise
         if progress.done:
             self._admission.ended(name)
@@ -168,11 +173,17 @@ class AzureProvider:
         except Throttled as error:
             self._admission.postponed(name, self._now() + error.retry_delay(1))
             raise
-        except BaseException:
+        except BaseException as error:
             self._admission.ended(name)
+            if not isinstance(error, CloudError) or isinstance(error, CloudUnavailable):
+                self._unclear.add(name)
             raise
         self._admission.accepted(name, self._now())
         return progress
+
+    def _is_absent(self, name: str) -> bool:
+        """Whether the pool cannot exist: it waits to be created, and nothing was ever sent that could have."""
+        return self._admission.waits(name) and name not in self._unclear
 
     async def _put(self, request: InstanceRequest) -> Progress:
         refused: list[CloudError] = []

@@ -449,6 +449,26 @@ async def test_a_machine_in_the_queue_costs_no_call(azure_with: Make, ask: Ask) 
     assert azure.transcript == []
 
 
+async def test_a_pool_that_may_exist_is_not_taken_for_absent(azure_with: Make, ask: Ask) -> None:
+    """The PUT arrived and no reply came; while the Machine waits to try again, its pool is still found."""
+    azure = await azure_with(Rules(faults=[Fault(verb="put", answer="unavailable", times=0)]))
+    provider = azure.provider(max_operations=1)
+    request = ask(provider)
+    with pytest.raises(errors.CloudUnavailable):
+        await provider.create(request)
+    azure.arm.rules.faults.clear()
+    other = azure.provider()
+    await other.create(request)
+    await azure.arm.finish(request.name)
+    await provider.create(ask(provider, uid="busy"))
+    with pytest.raises(OperationInProgress):
+        await provider.create(request)
+
+    assert (await provider.get(request.name)).state is InstanceState.RUNNING
+    with pytest.raises(OperationInProgress):
+        await provider.delete(request.name)
+
+
 async def test_deletions_go_before_creations(azure_with: Make, ask: Ask) -> None:
     """What costs money and is not wanted goes first."""
     azure = await azure_with(Rules(max_operations=1))

@@ -193,6 +193,50 @@ async def test_a_moments_failure_is_retried_in_place(azure_with: Make, ask: Ask,
     assert third.at - second.at == pytest.approx(retry_after or 1.6, abs=0.1)
 
 
+@pytest.mark.parametrize("token_kept", [True, False])
+@pytest.mark.parametrize("exchange", range(1, 8))
+async def test_one_pool_whenever_the_process_dies(
+    azure_with: Make, ask: Ask, exchange: int, token_kept: bool
+) -> None:
+    """Killed before the reply of any exchange, with its token or without: the next process ends with one pool."""
+    azure = await azure_with(Rules(create_seconds=40, retry_after=10))
+    kept: list[str] = []
+    first = asyncio.create_task(grow(azure.provider(), ask, kept))
+
+    class Deadly(list[Any]):
+        def append(self, item: Any) -> None:
+            super().append(item)
+            if len(self) == exchange:
+                first.cancel()
+
+    azure.arm.journal.exchanges = seen = Deadly()
+    await asyncio.gather(first, return_exceptions=True)
+    assert len(seen) == exchange
+
+    name = await grow(azure.provider(), ask, kept if token_kept else [])
+
+    assert list(azure.arm.pools.pools) == [name]
+    assert len(azure.arm.journal.of("put", status=201)) == 1
+    assert len(azure.arm.journal.of("put")) <= 2
+
+
+async def grow(provider: Any, ask: Ask, kept: list[str]) -> str:
+    """Look, create, follow to the end; what is kept on the Machine is in ``kept``."""
+    request = ask(provider)
+    while True:
+        try:
+            if kept:
+                instance = await provider.resume(request.name, kept[-1])
+            else:
+                instance = await provider.get(request.name)
+        except NotFound:
+            instance = await provider.create(request)
+            kept.append(instance.operation)
+        if instance.state is InstanceState.RUNNING:
+            return str(instance.name)
+        await asyncio.sleep(instance.look_again or 10)
+
+
 async def test_a_service_without_preconditions_makes_no_second_pool(azure_with: Make, ask: Ask) -> None:
     """Where If-None-Match is ignored, a second PUT is an update of the same pool, because the name is the same."""
     azure = await azure_with(Rules(honours_if_none_match=False))
