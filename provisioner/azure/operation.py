@@ -27,7 +27,7 @@ class Operation:
     continuation: str
 
     def encode(self) -> str:
-        """The token as text: about 3 kB."""
+        """The token as text: about 5 kB, most of it the reply to the PUT."""
         offering = self.offering
         parts = (_VERSION, self.verb, self.pool, offering.instance_type, offering.capacity_type)
         return ".".join((*parts, self.continuation))
