@@ -13,8 +13,8 @@ PIP       := $(BIN)/python -m pip --disable-pip-version-check
 STAMP     := $(VENV)/.stamp
 TORCH     := torch==2.13.0
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
-# Files go to two workers in their order, so that the long ones start early and a file's fixtures are made once.
-PARALLEL  ?= -n 2 --dist loadfile --no-loadscope-reorder
+# On two workers; test/conftest.py says what stays together.
+PARALLEL  ?= -n 2 --dist loadgroup --no-loadscope-reorder
 KAITO_HOME ?= $(CURDIR)/.kaito
 
 export PYTHONDONTWRITEBYTECODE :=

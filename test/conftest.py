@@ -94,6 +94,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, kinds, indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A parallel run keeps a file on one worker, for its fixtures; all that load the engine share one, because two
+    engines at once on two cores run into every time limit."""
+    for item in items:
+        heavy = item.path.parent.name == "e2e" or item.get_closest_marker("engine")
+        item.add_marker(pytest.mark.xdist_group("engine" if heavy else item.path.name))
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped and isinstance(report.longrepr, tuple):
         _skips.append(f"{report.nodeid}: {report.longrepr[2]}")

@@ -263,7 +263,11 @@ class Attempt:
             reader, writer = await self._connect(request, fds)
         except OSError as err:
             raise ContainerGone(f"container is not running: {err.strerror}") from err
-        line = await _first_line(reader)
+        try:
+            line = await _first_line(reader)
+        except BaseException:  # a probe that is given up must not leave its connection to the garbage collector
+            writer.close()
+            raise
         answer = json.loads(line) if line else {"error": "container is not running"}
         if "error" in answer:
             writer.close()
@@ -290,6 +294,9 @@ class Attempt:
         except (asyncio.IncompleteReadError, OSError) as err:
             writer.close()
             raise ContainerGone("container is not running") from err
+        except BaseException:
+            writer.close()
+            raise
         return Attachment(reader, writer)
 
     async def _connect(
