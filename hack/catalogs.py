@@ -1,7 +1,7 @@
 """Turns the collected upstream tables into the packaged catalogues of ``api/catalog``.
 
 In: a folder with ``kaito_presets.json`` and ``azure_skus.json`` (figures collected from upstream releases).
-Out: three JSON documents as text. Run through ``hack/generate.py --data FOLDER``. The seed's era decides: the
+Out: JSON documents as text. Run through ``hack/generate.py --data FOLDER``. The seed's era decides: the
 17 presets of v0.3 keep their names and v0.3.1's figures; what that era did not record (weights, context, KV
 cache, architecture) is taken from the newer catalogue where it is the same model on the hub.
 """
@@ -15,26 +15,96 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from api.catalog.derive import disk_for, is_gated, kv_is_upper_bound, readiness_timeout, shape_of
+from api.catalog.rules import Rules, short_name
 from api.quantity import GIB, to_bytes
+from hack.cloud_facts import (
+    ARM,
+    AZURE,
+    AZURE_PRICE_DATE,
+    AZURE_PRICE_SOURCE,
+    AZURE_RETIRED,
+    MISSPELT,
+    PARTIAL,
+    REPORTED_MIB,
+)
 
 Obj = dict[str, Any]
 
 BASE_IMAGE: Final = "kaito-base"
 
-# Of the v0.3 models that the newer catalogue lacks: architecture, parameters (published counts; weights are
-# two bytes each) and context length from the model's config.json.
-_OLD_MODELS: Final[dict[str, tuple[str, int, int, str | None]]] = {
-    "falcon-7b": ("FalconForCausalLM", 7_217_189_760, 2048, "apache-2.0"),
-    "falcon-7b-instruct": ("FalconForCausalLM", 7_217_189_760, 2048, "apache-2.0"),
-    "falcon-40b": ("FalconForCausalLM", 41_303_293_952, 2048, "apache-2.0"),
-    "falcon-40b-instruct": ("FalconForCausalLM", 41_303_293_952, 2048, "apache-2.0"),
-    "llama-2-7b": ("LlamaForCausalLM", 6_738_415_616, 4096, "llama2"),
-    "llama-2-7b-chat": ("LlamaForCausalLM", 6_738_415_616, 4096, "llama2"),
-    "llama-2-13b": ("LlamaForCausalLM", 13_015_864_320, 4096, "llama2"),
-    "llama-2-13b-chat": ("LlamaForCausalLM", 13_015_864_320, 4096, "llama2"),
-    "llama-2-70b": ("LlamaForCausalLM", 68_976_648_192, 4096, "llama2"),
-    "llama-2-70b-chat": ("LlamaForCausalLM", 68_976_648_192, 4096, "llama2"),
-    "phi-2": ("PhiForCausalLM", 2_779_683_840, 2048, "mit"),
+# Of the v0.3 models that the newer catalogue lacks: parameters (published counts; weights are two bytes each),
+# licence, and what of the model's config.json the derivation reads.
+_OLD_MODELS: Final[dict[str, tuple[int, str, Obj]]] = {
+    "falcon-7b": (
+        7_217_189_760,
+        "apache-2.0",
+        {
+            "architectures": ["FalconForCausalLM"],
+            "hidden_size": 4544,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 71,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 2048,
+        },
+    ),
+    "falcon-40b": (
+        41_303_293_952,
+        "apache-2.0",
+        {
+            "architectures": ["FalconForCausalLM"],
+            "hidden_size": 8192,
+            "num_hidden_layers": 60,
+            "num_attention_heads": 128,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 2048,
+        },
+    ),
+    "llama-2-7b": (
+        6_738_415_616,
+        "llama2",
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "max_position_embeddings": 4096,
+        },
+    ),
+    "llama-2-13b": (
+        13_015_864_320,
+        "llama2",
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_size": 5120,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+            "max_position_embeddings": 4096,
+        },
+    ),
+    "llama-2-70b": (
+        68_976_648_192,
+        "llama2",
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_size": 8192,
+            "num_hidden_layers": 80,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 4096,
+        },
+    ),
+    "phi-2": (
+        2_779_683_840,
+        "mit",
+        {
+            "architectures": ["PhiForCausalLM"],
+            "hidden_size": 2560,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "max_position_embeddings": 2048,
+        },
+    ),
 }
 
 _FALCON_40B_DISK: Final = "400Gi"  # upstream wrote "400", which is 400 bytes; the model needs the unit
@@ -75,7 +145,9 @@ def documents(data: Path) -> Iterator[tuple[str, str]]:
     machines: Obj = json.loads((data / "azure_skus.json").read_text(encoding="utf-8"))
     yield "presets.json", _text([*_old_presets(collected), *_new_presets(collected)])
     yield "architectures.json", _text(sorted(collected["v0_12"]["supportedArchitectures"]))
+    yield "rules.json", json.dumps(collected["v0_12"]["generatorRules"], indent=1) + "\n"
     yield "skus.json", _text(list(_skus(machines)))
+    yield "prices.json", _prices()
 
 
 def _text(rows: list[Any]) -> str:
@@ -88,24 +160,24 @@ def _text(rows: list[Any]) -> str:
 
 def _old_presets(collected: Obj) -> Iterator[Obj]:
     newer = {model["hfId"].lower(): model for model in collected["v0_12"]["models"]}
+    rules = Rules.from_obj(collected["v0_12"]["generatorRules"])
     for entry in collected["history"]["v0.3.1"]:
         name: str = entry["name"]
         inference: Obj = entry["inference"]
         hf_id, revision = _hub(entry["hfVersion"])
         model = newer.get((hf_id or "").lower())
         if model is not None:
-            architecture = str(model["architectures"][0])
-            weights = to_bytes(model["modelFileSize"])
-            context, kv, license_ = model["modelTokenLimit"], model["bytesPerToken"], model["license"]
+            facts = _facts(model, rules)
+            weights, license_ = to_bytes(model["modelFileSize"]), model["license"]
         else:
-            architecture, parameters, context, license_ = _OLD_MODELS[name]
-            weights, kv = 2 * parameters, None
+            parameters, license_, config = _OLD_MODELS[name.removesuffix("-instruct").removesuffix("-chat")]
+            facts, weights = _derived(name, config, rules), 2 * parameters
         disk = str(inference["diskStorageRequirement"])
         yield {
             "name": name,
             "era": "v0.3",
             "family": inference["modelFamilyName"],
-            "architecture": architecture,
+            "architecture": facts.pop("architecture"),
             "image": f"kaito-{name}",
             "imageTag": inference.get("imageTag") or entry["catalogTag"],
             "private": inference["imageAccessMode"] == "private",
@@ -118,15 +190,49 @@ def _old_presets(collected: Obj) -> Iterator[Obj]:
             "readinessTimeout": 60 * inference["readinessTimeoutMin"],
             "distributed": entry["supportsDistributed"],
             "tuning": _old_tuning(entry["tuning"]),
-            "contextLimit": context,
-            "kvBytesPerToken": kv,
+            **facts,
             "worldSize": inference.get("worldSize"),
             "runParams": inference["modelRunParams"],
             "license": license_,
             "hfId": hf_id,
             "hfRevision": revision,
             "aliases": [],
+            "corrections": ["upstream writes the disk as 400 without a unit"] if disk == "400" else [],
         }
+
+
+def _facts(model: Obj, rules: Rules) -> Obj:
+    """What the derivation says about a row of the newer catalogue."""
+    config = {
+        "architectures": model["architectures"],
+        "hidden_size": model["hiddenSize"],
+        "num_hidden_layers": model["numHiddenLayers"],
+        "num_attention_heads": model["numAttentionHeads"],
+        "num_key_value_heads": model["numKeyValueHeads"],
+        "head_dim": model["headDim"],
+        "kv_lora_rank": model["kvLoraRank"],
+        "qk_rope_head_dim": model["qkRopeHeadDim"],
+        "max_position_embeddings": model["modelTokenLimit"],
+        "quantization_config": {"quant_method": model["quantMethod"]} if model["quantMethod"] else None,
+    }
+    return _derived(str(model["hfId"]), config, rules)
+
+
+def _derived(name: str, config: Obj, rules: Rules) -> Obj:
+    shape = shape_of(config)
+    return {
+        "architecture": shape.architecture,
+        "contextLimit": shape.context_limit,
+        "kvBytesPerToken": shape.kv_bytes_per_token,
+        "attention": str(shape.attention),
+        "layers": shape.layers,
+        "attentionHeads": shape.attention_heads,
+        "kvHeads": shape.kv_heads,
+        "kvUpperBound": kv_is_upper_bound(shape.architecture),
+        "quantization": shape.quantization,
+        "toolParser": rules.tool_parser(name, shape.architecture),
+        "reasoningParser": rules.reasoning_parser(name, shape.architecture),
+    }
 
 
 def _old_tuning(tuning: Obj | None) -> Obj | None:
@@ -143,32 +249,35 @@ def _old_tuning(tuning: Obj | None) -> Obj | None:
 
 def _new_presets(collected: Obj) -> Iterator[Obj]:
     base: Obj = collected["v0_12"]
+    rules = Rules.from_obj(base["generatorRules"])
     revisions = {
         str(hf_id).lower(): revision
         for hf_id, revision in (_hub(row.get("version")) for row in base["supportedModelsYaml"])
         if hf_id
     }
     for model in base["models"]:
-        short = str(model["hfId"]).rsplit("/", 1)[-1].lower()
+        short = short_name(str(model["hfId"]))
         weights = to_bytes(model["modelFileSize"])
         tuning = next(
             (base["tuning"][alias] for alias in (short, *model["legacyAliases"]) if alias in base["tuning"]), None
         )
+        facts = _facts(model, rules)
+        params, corrections = _run_params(model, facts)
         yield {
             "name": model["registryKey"],
             "era": "v0.12",
             "family": _family(short),
-            "architecture": model["architectures"][0] if model["architectures"] else "",
+            "architecture": facts.pop("architecture"),
             "image": BASE_IMAGE,
             "imageTag": base["baseImage"]["tag"],
             "private": False,
             "weightsInImage": False,
             "weightsBytes": weights,
-            "disk": model["diskStorageRequirement"],
+            "disk": disk_for(weights),
             "gpuCount": 1,  # the least; the plan counts from the weights and the instance type
             "totalGpuMemory": weights,
             "perGpuMemory": 0,
-            "readinessTimeout": model["readinessTimeoutSeconds"],
+            "readinessTimeout": readiness_timeout(weights),
             "distributed": model["supportsDistributed"],
             "tuning": None
             if tuning is None
@@ -178,15 +287,38 @@ def _new_presets(collected: Obj) -> Iterator[Obj]:
                 "totalGpuMemory": to_bytes(tuning["totalGPUMem"]),
                 "perGpuMemory": 0,
             },
-            "contextLimit": model["modelTokenLimit"],
-            "kvBytesPerToken": model["bytesPerToken"],
+            **facts,
             "worldSize": None,
-            "runParams": {key: _param(value) for key, value in model["vllmModelRunParams"].items()},
+            "runParams": params,
             "license": model["license"],
+            "gated": is_gated(model["license"]),
             "hfId": model["hfId"],
             "hfRevision": revisions.get(str(model["hfId"]).lower()),
             "aliases": sorted({short, *model["legacyAliases"]}),
+            "corrections": corrections,
         }
+
+
+def _run_params(model: Obj, facts: Obj) -> tuple[dict[str, str], list[str]]:
+    """The engine's parameters with our corrections, and a note for each of these."""
+    params = {key: _param(value) for key, value in model["vllmModelRunParams"].items()}
+    notes: list[str] = []
+    tool = facts["toolParser"]
+    if params.get("tool-call-parser") != tool:
+        if tool:
+            params |= {"tool-call-parser": tool, "enable-auto-tool-choice": ""}
+            notes.append(f"tool parser {tool}: upstream's rule misspells the model's name and finds none")
+        else:
+            for key in ("tool-call-parser", "enable-auto-tool-choice", "chat-template"):
+                params.pop(key, None)
+            params["tokenizer_mode"] = "auto"
+            notes.append(
+                "no tool parser, template or tokenizer of DeepSeek V3: this is a distilled "
+                f"{facts['architecture'].removesuffix('ForCausalLM')} model and has that family's tokens"
+            )
+    if is_gated(model["license"]):
+        notes.append("gated on the hub: upstream's catalogue does not ask for a token")
+    return params, notes
 
 
 def _param(value: object) -> str:
@@ -239,22 +371,48 @@ def _sku(cloud: str, row: Obj) -> Obj:
     )
     total = math.ceil(row["totalGpuMemGiB"] * GIB)
     capability = row.get("cudaComputeCapability") or _COMPUTE_CAPABILITY.get(model)
+    each = total // row["gpuCount"]
+    vcpus, memory, *_ = AZURE.get(instance_type, (None, None))
+    reported = REPORTED_MIB.get((model, each // GIB))
+    retired = next((item for item in AZURE_RETIRED if cloud == "azure" and re.match(item[0], instance_type)), None)
     return {
         "instanceType": instance_type,
         "cloud": cloud,
         "gpus": row["gpuCount"],
         "totalGpuMemory": total,
-        "perGpuMemory": total // row["gpuCount"],
+        "perGpuMemory": each,
+        "reportedGpuMemory": reported * 1024**2 if reported else None,
         "gpuModel": model,
         "computeCapability": capability,
         "nvme": row["nvmeDisk"],
+        "vcpus": vcpus,
+        "memory": memory * GIB if memory else None,
+        "partial": bool(re.match(PARTIAL, instance_type)),
+        "arch": "arm64" if re.match(ARM, instance_type) else "amd64",
+        "realName": MISSPELT.get(instance_type),
+        "retired": retired[1] if retired else None,
+        "retiredSource": retired[2] if retired else None,
         "notes": _notes(instance_type, model, capability),
     }
 
 
+def _prices() -> str:
+    rows = [
+        {"instanceType": name, "region": region, "onDemand": on_demand, "spot": spot}
+        for name, (_, _, region, on_demand, spot) in AZURE.items()
+        if on_demand is not None
+    ]
+    head = {"currency": "USD", "date": AZURE_PRICE_DATE, "source": AZURE_PRICE_SOURCE}
+    return json.dumps(head)[:-1] + ', "prices": ' + _text(rows).rstrip() + "}\n"
+
+
 def _notes(instance_type: str, model: str, capability: float | None) -> list[str]:
     notes: list[str] = []
-    if re.match(r"Standard_NV(6|12|18)ads_A10_v5$", instance_type):
+    if instance_type in MISSPELT:
+        notes.append(f"the cloud spells it {MISSPELT[instance_type]}")
+    if re.match(ARM, instance_type):
+        notes.append("its processor is Arm, and the operator asks for amd64 nodes")
+    if re.match(PARTIAL, instance_type):
         notes.append("it has a part of an A10, shared by the hypervisor")
     if not model.startswith("NVIDIA"):
         notes.append("the engine image is built for NVIDIA GPUs and does not run here")

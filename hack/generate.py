@@ -1,8 +1,8 @@
-"""Writes, or checks, every generated file: the CRDs, and with ``--data`` the catalogues.
+"""Writes, or checks, every generated file: the CRDs, docs/sizing.md, and with ``--data`` the catalogues.
 
-In: the pydantic models of ``api`` and, for the catalogues, a folder of collected upstream figures. Out:
-``config/crd/*.yaml`` and ``api/catalog/*.json``. ``--check`` writes nothing, lists what is stale and exits 1;
-``make check`` runs it. Nothing else writes these files.
+In: the pydantic models of ``api``, its sizing, and, for the catalogues, a folder of collected upstream figures.
+Out: ``config/crd/*.yaml``, ``docs/sizing.md`` and ``api/catalog/*.json``. ``--check`` writes nothing, lists what
+is stale and exits 1; ``make check`` runs it. Nothing else writes these files.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ def generated(data: Path | None) -> Iterator[tuple[Path, str]]:
 
     for name, text in render_files():
         yield ROOT / "config" / "crd" / name, text
+    from hack.sizing_doc import document
+
+    yield ROOT / "docs" / "sizing.md", document()
 
 
 def main() -> int:

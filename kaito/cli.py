@@ -11,7 +11,22 @@ import sys
 
 import typer
 
-from kaito.commands import apiserver, apply, chat, delete, get, logs, manager, node, serve, up, version
+from kaito.commands import (
+    apiserver,
+    apply,
+    chat,
+    delete,
+    get,
+    logs,
+    manager,
+    node,
+    plan,
+    presets,
+    serve,
+    skus,
+    up,
+    version,
+)
 
 app = typer.Typer(
     name="kaito",
@@ -23,12 +38,16 @@ app = typer.Typer(
 )
 
 _TRY = "On this machine"
+_PLAN = "Without a cluster"
 _USE = "With any cluster"
 _RUN = "Run by clusters"
 
 app.command(rich_help_panel=_TRY)(up.demo)
 app.command(rich_help_panel=_TRY)(up.up)
 app.command(rich_help_panel=_TRY)(up.down)
+app.command(rich_help_panel=_PLAN, epilog=plan.EXAMPLES)(plan.plan)
+app.add_typer(presets.app, name="presets", rich_help_panel=_PLAN)
+app.add_typer(skus.app, name="skus", rich_help_panel=_PLAN)
 app.command(rich_help_panel=_USE)(apply.apply)
 app.command(rich_help_panel=_USE)(get.get)
 app.command(rich_help_panel=_USE)(chat.chat)

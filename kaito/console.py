@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, TextIO, cast
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _AT_ONCE = 0.05  # seconds; a step this short had been done before it was looked at, and its time says nothing
 
 
@@ -31,6 +32,16 @@ def out(text: str = "") -> None:
 def note(text: str) -> None:
     """Print something beside the answer."""
     _Tolerant(sys.stderr).write(text + "\n")
+
+
+def paint(text: str, style: str) -> str:
+    """The text in a colour (red, green, yellow, dim, bold) where a person looks at it; else as it is.
+
+    A pipe, TERM=dumb and NO_COLOR (no-color.org) get plain text.
+    """
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+        return text
+    return f"\033[{_STYLES[style]}m{text}\033[0m"
 
 
 def error(message: str, next_step: str = "", title: str = "error") -> None:

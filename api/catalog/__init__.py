@@ -27,6 +27,7 @@ __all__ = [
     "sku",
     "skus",
     "suggest",
+    "suggest_skus",
 ]
 
 
@@ -75,6 +76,12 @@ def suggest(name: str, known: dict[str, Preset] | list[str], limit: int = 3) -> 
     if not near and len(wanted) > 2:  # "phi-3" is a beginning rather than a typo
         near = [item for item in candidates if item.startswith(wanted) or wanted in item.split("/")[-1]][:limit]
     return tuple(near)
+
+
+def suggest_skus(instance_type: str, limit: int = 3) -> tuple[str, ...]:
+    """The known instance types nearest to a name, best first, as the cloud spells them."""
+    near = difflib.get_close_matches(instance_type.strip().lower(), list(_sku_index()), n=limit, cutoff=0.7)
+    return tuple(_sku_index()[name].instance_type for name in near)
 
 
 def _load(name: str) -> list[Any]:

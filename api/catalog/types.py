@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from types import MappingProxyType
 from typing import Any, Final, Self
 
@@ -51,7 +52,14 @@ class Preset:
         license: SPDX-like name, None where it is not recorded.
         hf_id, hf_revision: the model on the Hugging Face hub.
         aliases: further names that find it.
-        era: "v0.3" or "v0.12", the upstream release whose figures these are.
+        era: "v0.3" or "v0.12", the upstream release whose figures these are; "hub" for one derived on the spot.
+        layers, attention_heads, kv_heads: the network's shape, for sharding; None where it is not known.
+        attention: MHA, GQA, MQA or MLA; MLA's cache is the same on every GPU of a tensor-parallel group.
+        kv_upper_bound: the engine caches less than ``kv_bytes_per_token`` (sliding windows, hybrid layers).
+        quantization: the method, None for 16-bit weights.
+        tool_parser, reasoning_parser: the engine's parsers for tool calls and thinking.
+        gated: the hub wants a token of somebody who accepted the licence.
+        corrections: where our figures leave upstream's, one clause each.
     """
 
     name: str
@@ -78,6 +86,16 @@ class Preset:
     hf_revision: str | None = None
     aliases: tuple[str, ...] = ()
     era: str = "v0.3"
+    layers: int | None = None
+    attention_heads: int | None = None
+    kv_heads: int | None = None
+    attention: str | None = None
+    kv_upper_bound: bool = False
+    quantization: str | None = None
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    gated: bool = False
+    corrections: tuple[str, ...] = ()
 
     @property
     def supports_tuning(self) -> bool:
@@ -116,6 +134,16 @@ class Preset:
             hf_revision=obj.get("hfRevision"),
             aliases=tuple(obj.get("aliases") or ()),
             era=obj["era"],
+            layers=obj.get("layers"),
+            attention_heads=obj.get("attentionHeads"),
+            kv_heads=obj.get("kvHeads"),
+            attention=obj.get("attention"),
+            kv_upper_bound=bool(obj.get("kvUpperBound")),
+            quantization=obj.get("quantization"),
+            tool_parser=obj.get("toolParser"),
+            reasoning_parser=obj.get("reasoningParser"),
+            gated=bool(obj.get("gated")),
+            corrections=tuple(obj.get("corrections") or ()),
         )
 
 
@@ -131,6 +159,12 @@ class Sku:
         gpu_model: for example "NVIDIA A100".
         compute_capability: CUDA compute capability, None where it is not CUDA or not known.
         nvme: has a local NVMe disk that can hold weights.
+        reported_gpu_memory: what the driver reports for one GPU, None where it is what the name says.
+        vcpus, memory: of the whole machine; None where it is not recorded.
+        partial: has a part of a GPU, handed out by the hypervisor.
+        arch: the processor's architecture as Kubernetes names it.
+        real_name: what the cloud calls it, where upstream's name is none of the cloud's.
+        retired, retired_source: the day (ISO) from which no new one can be had, and where that stands.
         notes: what a user should know before choosing it, one clause each.
     """
 
@@ -143,6 +177,23 @@ class Sku:
     compute_capability: float | None
     nvme: bool
     notes: tuple[str, ...] = ()
+    reported_gpu_memory: int | None = None
+    vcpus: int | None = None
+    memory: int | None = None
+    partial: bool = False
+    arch: str = "amd64"
+    real_name: str | None = None
+    retired: str | None = None
+    retired_source: str | None = None
+
+    @property
+    def visible_gpu_memory(self) -> int:
+        """What a program sees of one GPU's memory."""
+        return self.reported_gpu_memory or self.per_gpu_memory
+
+    def is_retired(self, today: date) -> bool:
+        """Whether the cloud makes no new ones on that day."""
+        return self.retired is not None and today >= date.fromisoformat(self.retired)
 
     @property
     def nvidia(self) -> bool:
@@ -166,4 +217,12 @@ class Sku:
             compute_capability=obj.get("computeCapability"),
             nvme=obj["nvme"],
             notes=tuple(obj.get("notes") or ()),
+            reported_gpu_memory=obj.get("reportedGpuMemory"),
+            vcpus=obj.get("vcpus"),
+            memory=obj.get("memory"),
+            partial=bool(obj.get("partial")),
+            arch=obj.get("arch", "amd64"),
+            real_name=obj.get("realName"),
+            retired=obj.get("retired"),
+            retired_source=obj.get("retiredSource"),
         )

@@ -1,10 +1,8 @@
-"""How many GPUs and nodes a preset needs on an instance type.
+"""Node and GPU counts by the rules of the seed's era: the catalogue's figures, no estimate of cache or context.
 
-In: a preset, an instance type, the count that was written. Out: counts. Pure. These are the rules of the seed's
-era: the figures of the catalogue, no estimate of KV cache or context.
+In: a preset, an instance type, the count that was written. Out: counts. Pure. The admission rules go by these, so
+that what upstream of that era admitted is admitted; whether it will run well is what ``size`` says.
 """
-
-from __future__ import annotations
 
 import math
 

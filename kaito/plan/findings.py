@@ -1,0 +1,212 @@
+"""What plan has to say, sentence by sentence: each finding with its code, its severity and the next step.
+
+In: what was computed. Out: findings. Pure. The words of the operator and of the admission rules are passed on as
+they are; only what neither of them judges has sentences here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+from api.catalog import Preset, Sku
+from api.catalog import suggest_skus as suggest
+from api.sizing import GpuFacts, ModelFacts, Option, Price, Sizing, TuningFit, Wish, engine_limits
+from api.v1alpha1 import Workspace
+from api.validation import Violation
+from api.validation.warn import placeholder_causes
+from kaito.plan.rehearsal import Rehearsal
+from kaito.plan.verdict import Finding, Severity
+
+if TYPE_CHECKING:
+    from kaito.plan.judge import Quota
+
+_CAPACITY = "Insufficient"  # admission's word for what a larger instance type would cure
+
+
+def violations(found: Iterable[Violation]) -> Iterator[Finding]:
+    """The admission rules' findings: what does not fit is an error, anything else an invalid manifest."""
+    for item in found:
+        where = f"{item.path}: " if item.path else ""
+        capacity = item.message.startswith(_CAPACITY)
+        severity, code = (Severity.ERROR, "capacity") if capacity else (Severity.INVALID, "manifest")
+        yield Finding(severity, code, f"{where}{item.message}", item.hint)
+
+
+def refused(found: Iterable[Finding]) -> bool:
+    """Whether the manifest is not admitted for a reason other than capacity."""
+    return any(item.severity is Severity.INVALID for item in found)
+
+
+def chosen(taken: str, written: str, by: str) -> Iterator[Finding]:
+    """That the instance type is ours, and by what it was chosen."""
+    if taken and by in ("price", "memory"):
+        how = "the lowest price" if by == "price" else "the least GPU memory that fits: no price is known for any"
+        instead_of = f" instead of {written}" if written and written != taken else ""
+        yield Finding(Severity.NOTE, "chosen", f"{taken} was chosen{instead_of} for {how}")
+
+
+def instance_type(taken: str, sku: Sku | None, options: Sequence[Option]) -> Iterator[Finding]:
+    """What is to be known about the type as such."""
+    if not taken:
+        text = "no instance type is named, and none that the catalogue knows would do"
+        yield Finding(
+            Severity.ERROR, "instance-type", text, "write resource.instanceType, or ask for less context"
+        )
+        return
+    if sku is None:
+        near = suggest(taken)
+        hint = f"did you mean {near[0]}?" if near else _use(options, taken)
+        text = f"{taken} is not in the catalogue, so whether the model fits cannot be told"
+        yield Finding(Severity.ERROR, "unknown-instance-type", text, hint)
+        return
+    if sku.partial:
+        yield Finding(Severity.WARNING, "partial-gpu", f"{taken} has a part of a GPU, shared by the hypervisor")
+    if sku.arch != "amd64":
+        text = f"{taken} has {sku.arch} processors and the operator asks for amd64 nodes"
+        yield Finding(Severity.ERROR, "architecture", text, _use(options, taken))
+
+
+def obtainable(sku: Sku, options: Sequence[Option], today: date) -> Iterator[Finding]:
+    """Whether the cloud makes such nodes."""
+    name, instead = sku.instance_type, _use(options, sku.instance_type)
+    if sku.real_name:
+        text = f"{sku.cloud} has no {name}; it is called {sku.real_name}"
+        yield Finding(Severity.ERROR, "instance-type", text, f"write resource.instanceType: {sku.real_name}")
+    if sku.is_retired(today):
+        step = f"{instead}; nodes that exist already can be used (--existing-nodes)".removeprefix("; ")
+        yield Finding(Severity.ERROR, "retired", f"{sku.cloud} makes no new {name} since {sku.retired}", step)
+    elif sku.retired:
+        yield Finding(
+            Severity.WARNING, "retired", f"{sku.cloud} makes no new {name} from {sku.retired} on", instead
+        )
+
+
+def engine(model: ModelFacts | None, sku: Sku | None, options: Sequence[Option]) -> Iterator[Finding]:
+    """What the engine cannot do on these GPUs."""
+    if sku is None:
+        return
+    for limit in engine_limits(model, GpuFacts.of(sku)):
+        severity = Severity.ERROR if limit.blocks else Severity.WARNING
+        yield Finding(severity, "engine", limit.text, _use(options, sku.instance_type) if limit.blocks else "")
+
+
+def memory(sizing: Sizing, whole: Sizing, options: Sequence[Option]) -> Iterator[Finding]:
+    """Whether the model fits, and with how long a context. ``whole`` is with all GPUs of enough nodes."""
+    facts, name = sizing.model, sizing.gpu.name
+    if not sizing.fits:
+        step = " or ".join(dict.fromkeys(_write(item, name) for item in _first_of_each(options, name)))
+        yield Finding(Severity.ERROR, "memory", f"it does not fit: {sizing.why}", step)
+    elif sizing.max_model_len < facts.context_limit:
+        upper = " or more, since not every layer caches every token" if facts.kv_upper_bound else ""
+        text = (
+            f"requests have {sizing.max_model_len} tokens of the model's {facts.context_limit}{upper}: "
+            f"that is what the cache on {name} holds"
+        )
+        yield Finding(Severity.NOTE, "context", text, "--context N asks what it takes for N tokens")
+    if sizing.gpu.count < whole.gpu.count:
+        each = f"{sizing.gpu.count} of the {whole.gpu.count} GPUs"
+        yield Finding(
+            Severity.WARNING, "idle-gpus", f"the operator's pods ask for {each} of a node; the rest is idle"
+        )
+    elif sizing.fits and whole.fits and facts.distributed and sizing.nodes > whole.nodes:
+        text = f"{sizing.nodes} nodes are asked for, and {whole.nodes} would hold the model"
+        yield Finding(Severity.NOTE, "nodes", text)
+
+
+def not_yet(item: Option) -> Iterator[Finding]:
+    """That there is a layout which this release's operator does not make."""
+    nodes, layout = item.sizing.nodes, item.sizing.layout
+    text = (
+        f"{nodes} x {item.sku.instance_type} would hold it as {layout}; the operator of this release starts the "
+        f"server on one node with the preset's GPUs"
+    )
+    yield Finding(Severity.NOTE, "not-yet", text)
+
+
+def tuning(fit: TuningFit | None, preset: Preset | None) -> Iterator[Finding]:
+    """Whether the model can be trained there."""
+    if fit is None or preset is None:
+        return
+    if not fit.possible:
+        yield Finding(Severity.ERROR, "memory", fit.why, "choose an instance type with larger GPUs, or qlora")
+    elif not fit.comfortable:
+        yield Finding(Severity.WARNING, "memory", fit.why)
+
+
+def model(preset: Preset | None, workspace: Workspace) -> Iterator[Finding]:
+    """What is to be known about the weights."""
+    if preset is None or workspace.inference is None or workspace.inference.preset is None:
+        return
+    options = workspace.inference.preset.preset_options
+    if preset.gated and not (options and options.model_access_secret):
+        text = f"{preset.hf_id} is gated: the hub hands it out to those who accepted its licence"
+        step = "accept it, make a Secret with the key HF_TOKEN, and name it in presetOptions.modelAccessSecret"
+        yield Finding(Severity.ERROR, "gated", text, step)
+
+
+def placeholders(workspace: Workspace) -> Iterator[Finding]:
+    """Words from an example that nobody has filled in."""
+    for cause in placeholder_causes(workspace):
+        step = cause.next_step or "replace it with a value of yours"
+        yield Finding(Severity.ERROR, "placeholder", cause.message, step)
+
+
+def operator(rehearsal: Rehearsal, taken: str) -> Iterator[Finding]:
+    """The operator's own objection, in its own words."""
+    cause = rehearsal.objection
+    if cause is None:
+        return
+    needs_type = cause.reason == "InstanceTypeNeeded"
+    step = f"write resource.instanceType: {taken}" if needs_type and taken else ""
+    yield Finding(Severity.ERROR, "operator", f"the operator answers {cause.reason}: {cause.message}", step)
+
+
+def money(price: Price | None, taken: str, wish: Wish) -> Iterator[Finding]:
+    """That a price is not known."""
+    if not taken or (price is not None and price.per_hour(spot=wish.spot) is not None):
+        return
+    kind = "spot price" if wish.spot else "price"
+    where = f" in {wish.region}" if wish.region else ""
+    text = f"no {kind} is known for {taken}{where}"
+    yield Finding(
+        Severity.NOTE, "price", text, "give your own with --prices FILE (`kaito plan --help` has the format)"
+    )
+
+
+def quota(source: Quota | None, taken: str, nodes: int) -> Iterator[Finding]:
+    """Whether the quota allows the nodes, where somebody can ask for it."""
+    if source is None or not taken:
+        return
+    left = source.left(taken)
+    if left is not None and left < nodes:
+        text = f"the quota leaves {left} nodes of {taken}, {nodes} are needed"
+        yield Finding(
+            Severity.ERROR, "quota", text, "ask the cloud for more quota, or choose another type or region"
+        )
+
+
+def _first_of_each(options: Sequence[Option], taken: str) -> Iterator[Option]:
+    """The best other type, then more of the same one."""
+    other = next((item for item in options if item.sku.instance_type != taken), None)
+    same = next((item for item in options if item.sku.instance_type == taken), None)
+    yield from (item for item in (other, same) if item is not None)
+
+
+def _use(options: Sequence[Option], taken: str) -> str:
+    best = next((item for item in options if item.sku.instance_type != taken), None)
+    return _write(best, taken) if best else ""
+
+
+def _write(item: Option, taken: str) -> str:
+    """What to write in the manifest to have this option."""
+    parts = []
+    if item.sku.instance_type != taken:
+        parts.append(f"resource.instanceType: {item.sku.instance_type}")
+    if item.sizing.nodes > 1:
+        parts.append(f"resource.count: {item.sizing.nodes}")
+    money = ""
+    if item.per_hour is not None and item.price is not None:
+        money = f" ({item.per_hour:.2f} {item.price.currency} per hour)"
+    return f"write {', '.join(parts)}{money}"

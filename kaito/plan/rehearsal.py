@@ -1,0 +1,181 @@
+"""The operator's own decision, run against an imaginary cluster.
+
+In: a Workspace and the time. Out: the actions in the order in which the operator would take them, and what it says
+in the end. Nothing is decided here. After each round the imaginary world does what a willing one would: a Machine
+becomes a Ready node with its GPUs, a Deployment becomes ready. The world is without matching nodes at the start,
+because there is no cluster to look at. Names of Machines depend on the Workspace's uid, which nobody knows yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from api import catalog, keys
+from api.conditions import (
+    MACHINE_INITIALIZED,
+    MACHINE_LAUNCHED,
+    MACHINE_REGISTERED,
+    READY,
+    WORKSPACE_READY,
+    Condition,
+    conditions_of,
+    find,
+    is_true,
+)
+from api.errors import InvalidSpec
+from api.v1alpha1 import Workspace
+from controllers.workspace.decide import decide
+from controllers.workspace.machines import instance_type
+from controllers.workspace.model import (
+    Action,
+    AddFinalizer,
+    Apply,
+    CreateMachine,
+    LabelNode,
+    Observation,
+)
+from controllers.workspace.target import Target, target_of
+from manager.types import Obj
+
+_ROUNDS = 8  # a willing world needs three; more means that the operator never comes to rest
+_UID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that the operator does. ``body`` is the object that it sends, where it sends a whole one."""
+
+    verb: str
+    kind: str
+    name: str
+    detail: str = ""
+    body: Obj | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What happened.
+
+    Attributes:
+        target: what the operator made of the manifest; None where it refuses it.
+        objection: the condition that keeps it from being ready even in a willing world; None where it gets ready.
+    """
+
+    steps: tuple[Step, ...]
+    target: Target | None
+    objection: Condition | None
+
+
+@dataclass(slots=True)
+class _World:
+    obs: Observation
+    steps: list[Step] = field(default_factory=list)
+
+
+def rehearse(obj: Obj, registry: str, now: datetime) -> Rehearsal:
+    """Let the operator act on this Workspace in a willing world."""
+    meta = {"namespace": "default", "uid": _UID, "resourceVersion": "1", "generation": 1, **obj["metadata"]}
+    try:
+        workspace, problem = Workspace.parse({**obj, "metadata": meta}), ""
+    except InvalidSpec as error:
+        workspace, problem = None, "; ".join(f"{path}: {what}" for path, what in error.problems)
+    world = _World(Observation({**obj, "metadata": meta}, workspace, problem, registry=registry))
+    status: Obj = {}
+    for _ in range(_ROUNDS):
+        plan = decide(world.obs, now)
+        status = plan.status
+        if not plan.actions:
+            break
+        for action in plan.actions:
+            _act(world, action)
+    conditions = conditions_of({"status": status})
+    target = target_of(world.obs)
+    return Rehearsal(
+        steps=tuple(world.steps),
+        target=target if isinstance(target, Target) else None,
+        objection=None if is_true(conditions, WORKSPACE_READY) else find(conditions, WORKSPACE_READY),
+    )
+
+
+def _act(world: _World, action: Action) -> None:
+    obs = world.obs
+    match action:
+        case AddFinalizer():
+            meta = {**obs.obj["metadata"], "finalizers": [keys.WORKSPACE_FINALIZER]}
+            world.obs = replace(obs, obj={**obs.obj, "metadata": meta})
+            world.steps.append(Step("hold", "Workspace", obs.name, "finalizer, so that its Machines go first"))
+        case CreateMachine(body):
+            node = _node_of(body, len(obs.nodes))
+            machine = {**body, "status": _machine_status(node["metadata"]["name"])}
+            world.obs = replace(obs, machines=(*obs.machines, machine), nodes=(*obs.nodes, node))
+            disk = body["spec"]["resources"]["requests"].get(keys.STORAGE_RESOURCE, "0")
+            detail = f"{instance_type(body)}, disk {disk}"
+            world.steps.append(Step("create", "Machine", f"ws<hash> ({len(obs.machines) + 1})", detail, body))
+        case LabelNode(node_name, labels):
+            world.obs = replace(
+                obs,
+                nodes=tuple(
+                    _labelled(node, dict(labels)) if node["metadata"]["name"] == node_name else node
+                    for node in obs.nodes
+                ),
+            )
+            text = ", ".join(f"{key}={value}" for key, value in labels)
+            world.steps.append(Step("label", "Node", node_name, text))
+        case Apply(resource, body):
+            stored = {**body, "metadata": {**body["metadata"], "generation": 1}}
+            name = str(body["metadata"]["name"])
+            if resource.kind == "Deployment":
+                world.obs = replace(obs, deployment={**stored, "status": _workload_status(body)})
+            elif resource.kind == "Service":
+                world.obs = replace(obs, service=stored)
+            world.steps.append(Step("apply", resource.kind, name, _detail(body), body))
+        case _:
+            world.steps.append(Step(type(action).__name__, "", obs.name))
+
+
+def pod_gpus(body: Mapping[str, Any]) -> int:
+    """GPUs that the pods of a workload ask for, over all containers of one pod."""
+    spec = body.get("spec", {}).get("template", {}).get("spec", {})
+    limits = [(item.get("resources") or {}).get("limits") or {} for item in spec.get("containers") or []]
+    return sum(int(item.get(keys.GPU_RESOURCE, 0)) for item in limits)
+
+
+def _detail(body: Obj) -> str:
+    spec = body["spec"]
+    if body["kind"] == "Service":
+        ports = ", ".join(f"{port['port']}→{port['targetPort']}" for port in spec["ports"])
+        return f"{spec.get('type', 'ClusterIP')}, ports {ports}"
+    containers = spec.get("template", {}).get("spec", {}).get("containers") or [{}]
+    replicas, gpus = spec.get("replicas", 1), pod_gpus(body)
+    count = f"{replicas} replica{'s' if replicas != 1 else ''}"
+    return f"{count}, {gpus} GPU{'s' if gpus != 1 else ''} each, image {containers[0].get('image', '')}"
+
+
+def _node_of(machine: Obj, number: int) -> Obj:
+    """The node that a willing cloud makes of a Machine."""
+    kind = instance_type(machine)
+    known = catalog.sku(kind)
+    labels = {**machine["metadata"]["labels"], keys.INSTANCE_TYPE_LABEL: kind}
+    amount = {keys.GPU_RESOURCE: str(known.gpus if known else 1)}
+    return {
+        "metadata": {"name": f"node-{number + 1}", "labels": labels},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}], "capacity": amount, "allocatable": amount},
+    }
+
+
+def _machine_status(node: str) -> Obj:
+    kinds = (MACHINE_LAUNCHED, MACHINE_REGISTERED, MACHINE_INITIALIZED, READY)
+    return {"nodeName": node, "conditions": [{"type": kind, "status": "True"} for kind in kinds]}
+
+
+def _labelled(node: Obj, labels: dict[str, str]) -> Obj:
+    meta = node["metadata"]
+    return {**node, "metadata": {**meta, "labels": {**meta["labels"], **labels}}}
+
+
+def _workload_status(body: Obj) -> Obj:
+    count = body["spec"].get("replicas", 1)
+    return {"observedGeneration": 1, "replicas": count, "updatedReplicas": count, "readyReplicas": count}
