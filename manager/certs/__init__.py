@@ -1,0 +1,1 @@
+"""Serving certificates: held in memory, read from files or from a Secret, replaced while connections are made."""
