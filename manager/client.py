@@ -17,14 +17,22 @@ from typing import Self, TypedDict, Unpack
 
 import orjson
 
-from manager import watch
 from manager.config import RestConfig
 from manager.errors import ApiError, NotFound
 from manager.rest_metrics import RestObserver
 from manager.transport import Query, Transport
 from manager.types import Obj, Resource
+from manager.watch import (
+    ACCEPT_METADATA,
+    ACCEPT_METADATA_LIST,
+    ACCEPT_OBJECTS,
+    INACTIVITY_SECONDS,
+    WATCH_SLACK,
+    decode,
+    table_refused,
+    watch_events,
+)
 from manager.watch import WatchEvent as WatchEvent
-from manager.watch import decode
 
 _PAGE = 500
 
@@ -56,6 +64,8 @@ class WatchOptions(TypedDict, total=False):
     timeout_seconds: int | None
     allow_bookmarks: bool
     send_initial_events: bool
+    metadata_only: bool
+    silence: float | None
 
 
 Body = Obj | list[Obj]
@@ -144,12 +154,21 @@ class Client:
             query["resourceVersion"] = None  # a continuation carries its version in the token
 
     async def list_page(
-        self, resource: Resource, namespace: str | None = None, *, query: Query | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        query: Query | None = None,
+        metadata_only: bool = False,
     ) -> ObjectList:
-        """One page, exactly as asked for. Items carry apiVersion and kind."""
-        reply = await self.request("GET", resource.path(namespace), query=query)
+        """One page, exactly as asked for. Items carry apiVersion and kind.
+
+        ``metadata_only``: the server leaves out everything but the metadata (``PartialObjectMetadata``).
+        """
+        headers = {"Accept": ACCEPT_METADATA_LIST} if metadata_only else None
+        reply = await self.request("GET", resource.path(namespace), query=query, headers=headers)
         if reply.get("kind") == "Table":
-            raise ApiError(406, "NotAcceptable", "the server answered with a Table where objects were asked for")
+            raise table_refused()
         metadata = reply.get("metadata") or {}
         items = reply.get("items") or []
         for item in items:
@@ -258,12 +277,20 @@ class Client:
         timeout_seconds: int | None = None,
         allow_bookmarks: bool = True,
         send_initial_events: bool = False,
+        metadata_only: bool = False,
+        silence: float | None = INACTIVITY_SECONDS,
     ) -> AsyncGenerator[builtins.list[WatchEvent], None]:
         """Changes after a resource version, until the server ends the stream; in batches as read.
 
+        Args:
+            send_initial_events: first every object that is there as ADDED, then a bookmark that is marked as their
+                end (a streamed list); servers before 1.27 do not know it.
+            metadata_only: the objects are ``PartialObjectMetadata``.
+            silence: seconds without a byte after which the peer counts as gone; holds only with bookmarks.
+
         Raises:
             ApiError: the watch could not be opened, or an ERROR event came (``Gone`` when the version is too old).
-            ConnectionFailed: the connection broke, or was silent for 70 s although bookmarks were asked for.
+            ConnectionFailed: the connection broke; ``StreamSilent``: it was silent, and bookmarks were asked for.
         """
         query: dict[str, str | int | bool | None] = {
             "watch": True,
@@ -275,9 +302,14 @@ class Client:
         }
         if send_initial_events:
             query |= {"sendInitialEvents": True, "resourceVersionMatch": "NotOlderThan"}
-        silence = watch.INACTIVITY_SECONDS if allow_bookmarks else None
-        total = timeout_seconds + watch.WATCH_SLACK if timeout_seconds else None
-        return watch.watch_events(self._transport, resource.path(namespace), query, silence=silence, total=total)
+        return watch_events(
+            self._transport,
+            resource.path(namespace),
+            query,
+            silence=silence if allow_bookmarks else None,
+            total=timeout_seconds + WATCH_SLACK if timeout_seconds else None,
+            accept=ACCEPT_METADATA if metadata_only else ACCEPT_OBJECTS,
+        )
 
     async def stream_lines(self, path: str, *, query: Query | None = None) -> AsyncGenerator[bytes, None]:
         """The lines of an answer as they come, such as a pod's log; without limits on length or silence."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from manager.client import Client
 from manager.meta import key as key_of
 from manager.reflector import Reflector
+from manager.screen import Transform
 from manager.store import Store
 from manager.types import Obj, Resource
 from manager.watch import WatchEvent
@@ -24,8 +25,6 @@ from manager.watch import WatchEvent
 log = logging.getLogger("kaito.manager.informer")
 
 _BURST = 100  # events that one handler gets before the rest of the process has its turn
-
-Transform = Callable[[Obj], Obj]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,6 @@ class Informer:
     ) -> None:
         self.resource = resource
         self.store = Store()
-        self._transform = transform
         self._registrations: list[Registration] = []
         self._filled = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -134,6 +132,7 @@ class Informer:
             namespace=namespace,
             label_selector=label_selector,
             field_selector=field_selector,
+            transform=transform,
         )
 
     def __repr__(self) -> str:
@@ -173,7 +172,7 @@ class Informer:
     def replace(self, items: list[Obj], version: str) -> None:
         """A whole list: what vanished is told as stale deletions, then every item in the list's order."""
         initial = not self.has_synced
-        listed = {key_of(item): self._transform(item) for item in items}
+        listed = {key_of(item): item for item in items}
         known = self.store.keys()
         for key in known:
             if key not in listed and (gone := self.store.discard(key)) is not None:
@@ -189,7 +188,7 @@ class Informer:
     def apply(self, events: list[WatchEvent]) -> None:
         """Changes of a watch."""
         for event in events:
-            obj = self._transform(event.object)
+            obj = event.object
             self.store.resource_version = str(obj["metadata"].get("resourceVersion", self.store.resource_version))
             if event.type == "DELETED":
                 self.store.discard(key_of(obj))
@@ -201,6 +200,11 @@ class Informer:
     def bookmark(self, version: str) -> None:
         """Progress without a change."""
         self.store.resource_version = version
+
+    def resync(self) -> None:
+        """Tell every handler of every object once more, as an update to itself."""
+        for obj in self.store.list():
+            self._send(Updated(obj, obj))
 
     def _send(self, event: Event | None) -> None:
         for registration in self._registrations:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import orjson
@@ -21,6 +21,7 @@ from manager.errors import ApiError, ConfigError, ConnectionFailed, StreamSilent
 from manager.lines import LineSplitter
 from manager.rest_metrics import RestObserver
 from manager.types import Obj
+from manager.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import aiohttp
@@ -93,37 +94,49 @@ class Transport:
         raise AssertionError("unreachable")
 
     async def stream(
-        self, path: str, query: Query | None, *, silence: float | None, total: float | None
+        self,
+        path: str,
+        query: Query | None,
+        *,
+        silence: float | None,
+        total: float | None,
+        accept: str = "application/json, */*",
     ) -> AsyncGenerator[list[bytes], None]:
         """The lines of an answer as they come, all that arrived together at once.
 
         Args:
-            silence: seconds without a byte after which ``StreamSilent`` is raised; None: never.
+            silence: seconds without a byte after which ``StreamSilent`` is raised, also before the answer has
+                begun; None: never.
             total: seconds after which it is raised in any case; None: never.
         """
         splitter = LineSplitter()
-        accept = {"Accept": "application/json, */*"}
-        deadline = None if total is None else asyncio.get_running_loop().time() + total
-        async with self._open("GET", path, query, None, accept, streaming=True) as response:
+        loop = asyncio.get_running_loop()
+        limits = [limit for limit in (silence, total) if limit is not None]
+        deadline = None if total is None else loop.time() + total
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(min(limits, default=None)):
+                    response = await stack.enter_async_context(
+                        self._open("GET", path, query, None, {"Accept": accept}, streaming=True)
+                    )
+            except TimeoutError as error:
+                raise StreamSilent(f"no answer from {self.base} in time; the peer may be gone") from error
             self._warn(response)
-            while chunk := await self._chunk(response, silence, deadline):
-                if lines := splitter.feed(chunk):
-                    yield lines
+            read, feed = response.content.readany, splitter.feed
+            watchdog = Watchdog(loop, response.content.set_exception, self.base, silence, deadline)
+            try:
+                while True:
+                    watchdog.waiting_since = loop.time()
+                    chunk = await read()
+                    watchdog.waiting_since = None
+                    if not chunk:
+                        break
+                    if lines := feed(chunk):
+                        yield lines
+            finally:
+                watchdog.stop()
         if rest := splitter.rest():
             yield [rest]
-
-    async def _chunk(
-        self, response: aiohttp.ClientResponse, silence: float | None, deadline: float | None
-    ) -> bytes:
-        """The next bytes, empty at the end. The limits hold only here, never while the consumer works: a generator
-        that is suspended inside a timeout would have its consumer cancelled instead of itself."""
-        now = asyncio.get_running_loop().time()
-        limits = [limit for limit in (silence, deadline and max(deadline - now, 0.0)) if limit is not None]
-        try:
-            async with asyncio.timeout(min(limits, default=None)):
-                return bytes(await response.content.readany())
-        except TimeoutError as error:
-            raise StreamSilent(f"no data from {response.url.host} in time; the peer may be gone") from error
 
     @asynccontextmanager
     async def _open(

@@ -2,8 +2,9 @@
 
 ``api_server`` is a bare API server (nothing reconciles built-in kinds), ``cluster`` one with the controllers and
 the scheduler of Kubernetes. Both come as the embedded one, and as the real one too when ``KUBEBUILDER_ASSETS``
-names its binaries, so that every test that uses them runs on both. One server of each sort serves a whole session:
-a test works in a namespace of its own (``namespace``) and names cluster-scoped objects uniquely.
+names its binaries, so that every test that uses them runs on both. ``crd_server`` is for tests of custom resources
+alone: besides those two it comes as a server of a current Kubernetes. One server of each sort serves a whole
+session: a test works in a namespace of its own (``namespace``) and names cluster-scoped objects uniquely.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from manager import debug
 from manager.client import Client
 from manager.config import RestConfig
 from manager.resources import NAMESPACES
-from manager.testing.controlplane import ControlPlane, assets
+from manager.testing.controlplane import ControlPlane, assets, has_extensions
 
 _START_SECONDS = 60.0
 
@@ -41,10 +42,11 @@ asyncio.set_event_loop(None)
 class Server:
     """An API server to test against."""
 
-    kind: str  # "embedded" or "real"
+    kind: str  # "embedded", "real" or "current"
     config: RestConfig
     kubeconfig: Path
     kubectl: str | None
+    core: RestConfig | None = None  # the server that has the namespaces, where it is another
 
 
 # ------------------------------------------------------------------ every run
@@ -74,7 +76,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in _SERVERS:
         if name in metafunc.fixturenames:
             only = metafunc.definition.get_closest_marker("embedded_only")
-            kinds = ["embedded", "real"] if assets() and only is None else ["embedded"]
+            folder = assets()
+            kinds = ["embedded", "real"] if folder and only is None else ["embedded"]
+            if name == "crd_server" and folder and only is None and has_extensions(folder):
+                kinds.append("current")
             metafunc.parametrize(name, kinds, indirect=True, scope="session")
 
 
@@ -91,7 +96,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = 1
 
 
-_SERVERS = ("api_server", "cluster", "stack")
+_SERVERS = ("api_server", "cluster", "stack", "crd_server")
 _SEED = pytest.StashKey[int]()
 _skips: list[str] = []
 
@@ -123,6 +128,29 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Server]:
     """An API server with the controllers and the scheduler of Kubernetes, without nodes."""
     with _serve(request.param, controllers=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def crd_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """An API server for custom resources: embedded, kube-apiserver, and a current apiextensions-apiserver."""
+    if request.param == "embedded":
+        with _serve("embedded", controllers=False) as server:
+            yield server
+        return
+    plane: ControlPlane = request.getfixturevalue("_crd_plane")
+    if request.param == "real":
+        yield Server("real", plane.rest_config(), plane.kubeconfig, kubectl())
+    else:
+        config, kubeconfig = plane.extensions_config(), plane.extensions_kubeconfig
+        yield Server("current", config, kubeconfig, kubectl(), core=plane.rest_config())
+
+
+@pytest.fixture(scope="session")
+def _crd_plane() -> Iterator[ControlPlane]:
+    """One control plane for both real servers of custom resources."""
+    folder = assets()
+    with ControlPlane.start(controllers=False, extensions=folder is not None and has_extensions(folder)) as plane:
+        yield plane
 
 
 class _serve:
@@ -189,7 +217,7 @@ async def namespace(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     used = next(n for n in _SERVERS if n in request.fixturenames)
     server = request.getfixturevalue(used)
     name = f"t-{uuid.uuid4().hex[:10]}"
-    async with Client(server.config) as client:
+    async with Client(server.core or server.config) as client:
         await client.create(NAMESPACES, {"metadata": {"name": name}})
         yield name
         await client.delete(NAMESPACES, name)

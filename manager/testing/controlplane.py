@@ -5,6 +5,10 @@ control plane with an admin token, a kubeconfig file and a ``RestConfig``. The f
 everything it writes; ``stop()`` ends the processes in reverse order and removes the folder. Nothing plays
 the node.
 
+When asked, an apiextensions-apiserver runs beside it: a server for custom resources alone, which may be of a
+newer Kubernetes than the kube-apiserver that it asks who may do what. It has no discovery root and no built-in
+kinds: namespaces are those of the kube-apiserver.
+
 Every process is told to die with its parent (PR_SET_PDEATHSIG), so that an aborted test run leaves
 nothing behind. Run ``python -m manager.testing.controlplane`` for an interactive instance (Ctrl-C ends it).
 """
@@ -62,6 +66,11 @@ def assets() -> Path | None:
     return folder
 
 
+def has_extensions(folder: Path) -> bool:
+    """Whether the folder holds an apiextensions-apiserver."""
+    return os.access(folder / "apiextensions-apiserver", os.X_OK)
+
+
 def free_port() -> int:
     """A TCP port on loopback that is free now; the usual small race with other processes remains."""
     with socket.socket() as probe:
@@ -77,13 +86,21 @@ class ControlPlane:
     """One running control plane. Use :meth:`start`, as a context manager or with :meth:`stop`."""
 
     def __init__(
-        self, binaries: Path, *, controllers: bool, kubelet_client_cert: tuple[Path, Path] | None
+        self,
+        binaries: Path,
+        *,
+        controllers: bool,
+        kubelet_client_cert: tuple[Path, Path] | None,
+        extensions: bool = False,
     ) -> None:
         self.bin = binaries
         self.folder = Path(tempfile.mkdtemp(prefix="control-plane-"))
         self.kubeconfig = self.folder / "kubeconfig"
         self.server = ""
+        self.extensions_kubeconfig = self.folder / "kubeconfig-extensions"
+        self.extensions_server = ""
         self._controllers = controllers
+        self._extensions = extensions
         self._kubelet_client_cert = kubelet_client_cert
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
 
@@ -94,6 +111,7 @@ class ControlPlane:
         controllers: bool = True,
         kubelet_client_cert: tuple[Path, Path] | None = None,
         binaries: Path | None = None,
+        extensions: bool = False,
     ) -> Self:
         """Start and wait until it serves.
 
@@ -101,6 +119,7 @@ class ControlPlane:
             controllers: run kube-controller-manager and kube-scheduler too.
             kubelet_client_cert: certificate and key files that the API server shows to kubelets.
             binaries: the folder of binaries; default is what ``KUBEBUILDER_ASSETS`` names.
+            extensions: run an apiextensions-apiserver too; see :func:`has_extensions`.
 
         Raises:
             AssetsMissing: no binaries.
@@ -109,7 +128,9 @@ class ControlPlane:
         folder = binaries or assets()
         if folder is None:
             raise AssetsMissing("set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver")
-        plane = cls(folder, controllers=controllers, kubelet_client_cert=kubelet_client_cert)
+        plane = cls(
+            folder, controllers=controllers, kubelet_client_cert=kubelet_client_cert, extensions=extensions
+        )
         try:
             plane._start()
         except BaseException:
@@ -129,6 +150,10 @@ class ControlPlane:
         """How to reach it as the administrator."""
         return RestConfig(server=self.server, token=ADMIN_TOKEN, verify=False)
 
+    def extensions_config(self) -> RestConfig:
+        """How to reach the apiextensions-apiserver as the administrator."""
+        return RestConfig(server=self.extensions_server, token=ADMIN_TOKEN, verify=False)
+
     def stop(self) -> None:
         """End every process (SIGTERM, then SIGKILL) and remove the folder. Safe to call twice."""
         for _, process in reversed(self._processes):
@@ -147,20 +172,10 @@ class ControlPlane:
     # ------------------------------------------------------------------ start, in order
 
     def _start(self) -> None:
-        client, peer, port = free_port(), free_port(), free_port()
+        port = free_port()
         self.server = f"https://127.0.0.1:{port}"
         self._write_files()
-        etcd = f"http://127.0.0.1:{client}"
-        self._spawn(
-            "etcd",
-            f"--data-dir={self.folder / 'etcd'}",
-            f"--listen-client-urls={etcd}",
-            f"--advertise-client-urls={etcd}",
-            f"--listen-peer-urls=http://127.0.0.1:{peer}",
-            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-            f"--initial-cluster=default=http://127.0.0.1:{peer}",
-            "--unsafe-no-fsync",
-        )
+        etcd = self._spawn_etcd("etcd")
         kubelet = self._kubelet_client_cert
         self._spawn(
             "kube-apiserver",
@@ -183,8 +198,8 @@ class ControlPlane:
                 else []
             ),
         )
-        self._wait("readyz", lambda: self._get("/readyz") == b"ok")
-        self._wait("namespace default", lambda: self._get("/api/v1/namespaces/default") is not None)
+        self._wait("readyz", lambda: self._get(self.server + "/readyz") == b"ok")
+        self._wait("namespace default", lambda: self._get(self.server + "/api/v1/namespaces/default") is not None)
         if self._controllers:
             self._spawn(
                 "kube-controller-manager",
@@ -203,6 +218,47 @@ class ControlPlane:
                 f"--secure-port={free_port()}",
                 "--port=0",
             )
+        if self._extensions:
+            self._start_extensions()
+
+    def _start_extensions(self) -> None:
+        port = free_port()
+        self.extensions_server = f"https://127.0.0.1:{port}"
+        self._write_kubeconfig(self.extensions_kubeconfig, self.extensions_server)
+        etcd = self._spawn_etcd("etcd-extensions")
+        self._spawn(
+            "apiextensions-apiserver",
+            f"--etcd-servers={etcd}",
+            f"--secure-port={port}",
+            "--bind-address=127.0.0.1",
+            f"--cert-dir={self.folder / 'certs-extensions'}",
+            f"--kubeconfig={self.kubeconfig}",
+            f"--authentication-kubeconfig={self.kubeconfig}",
+            f"--authorization-kubeconfig={self.kubeconfig}",
+            "--authentication-tolerate-lookup-failure",
+            "--authentication-skip-lookup",
+            "--enable-priority-and-fairness=false",
+            # They would watch kinds that an older kube-apiserver does not have.
+            "--disable-admission-plugins=MutatingAdmissionPolicy,ValidatingAdmissionPolicy",
+        )
+        crds = f"{self.extensions_server}/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        self._wait("custom resources", lambda: b"DefinitionList" in (self._get(crds) or b""))
+
+    def _spawn_etcd(self, name: str) -> str:
+        """Start an etcd with a folder of its own; its address."""
+        client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        self._spawn(
+            "etcd",
+            f"--data-dir={self.folder / name}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+            log_name=name,
+        )
+        return client
 
     def _write_files(self) -> None:
         (self.folder / "tokens").write_text(f'{ADMIN_TOKEN},admin,admin,"system:masters"\n')
@@ -213,24 +269,28 @@ class ControlPlane:
         (self.folder / "sa.pub").write_bytes(
             key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         )
-        self.kubeconfig.write_text(
+        self._write_kubeconfig(self.kubeconfig, self.server)
+
+    def _write_kubeconfig(self, path: Path, server: str) -> None:
+        path.write_text(
             yaml.safe_dump(
                 {
                     "apiVersion": "v1",
                     "kind": "Config",
                     "current-context": "test",
                     "clusters": [
-                        {"name": "test", "cluster": {"server": self.server, "insecure-skip-tls-verify": True}}
+                        {"name": "test", "cluster": {"server": server, "insecure-skip-tls-verify": True}}
                     ],
                     "users": [{"name": "admin", "user": {"token": ADMIN_TOKEN}}],
                     "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
                 }
             )
         )
-        self.kubeconfig.chmod(0o600)
+        path.chmod(0o600)
 
-    def _spawn(self, name: str, *args: str) -> None:
-        with (self.folder / f"{name}.log").open("wb") as log:
+    def _spawn(self, name: str, *args: str, log_name: str = "") -> None:
+        log_name = log_name or name
+        with (self.folder / f"{log_name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [str(self.bin / name), *args],
                 stdout=log,
@@ -238,7 +298,7 @@ class ControlPlane:
                 stdin=subprocess.DEVNULL,
                 preexec_fn=_die_with_parent,
             )
-        self._processes.append((name, process))
+        self._processes.append((log_name, process))
 
     def _wait(self, what: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
@@ -247,17 +307,19 @@ class ControlPlane:
                 if process.poll() is not None:
                     raise RuntimeError(f"{name} ended with {process.returncode}: {self._log(name)}")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{what} not there after {_START_TIMEOUT:.0f} s: {self._log('kube-apiserver')}")
+                raise RuntimeError(
+                    f"{what} not there after {_START_TIMEOUT:.0f} s: {self._log(self._processes[-1][0])}"
+                )
             time.sleep(0.05)
 
     def _log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
 
-    def _get(self, path: str) -> bytes | None:
+    def _get(self, url: str) -> bytes | None:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # a self-signed certificate made by this very process, on loopback
-        request = urllib.request.Request(self.server + path, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
         try:
             with urllib.request.urlopen(request, context=context, timeout=2) as reply:
                 return bytes(reply.read())
