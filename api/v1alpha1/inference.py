@@ -101,8 +101,8 @@ class InferenceSpec(ApiModel):
     template: dict[str, Any] | None = Field(
         default=None,
         description="A pod template (metadata and spec, as in a Deployment) to run instead of a preset. Node "
-        "affinity and GPU tolerations are added to it. Its content may be changed; a workspace cannot change between "
-        "template and preset.",
+        "affinity and GPU tolerations are added to it. Its content may be changed; a workspace cannot change "
+        "between template and preset.",
     )
     config: str | None = Field(
         default=None,
