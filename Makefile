@@ -13,6 +13,8 @@ PIP       := $(BIN)/python -m pip --disable-pip-version-check
 STAMP     := $(VENV)/.stamp
 TORCH     := torch==2.13.0
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
+# Files go to two workers in their order, so that the long ones start early and a file's fixtures are made once.
+PARALLEL  ?= -n 2 --dist loadfile --no-loadscope-reorder
 KAITO_HOME ?= $(CURDIR)/.kaito
 
 export PYTHONDONTWRITEBYTECODE :=
@@ -35,10 +37,10 @@ down: $(STAMP)-run  ## Stop the cluster of `make up`
 	@KAITO_HOME=$(KAITO_HOME) $(BIN)/kaito down
 
 test: $(STAMP)-dev  ## All tests, on the embedded API server, and on a real one where KUBEBUILDER_ASSETS names it
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: $(STAMP)-dev  ## Without the engine and the end-to-end tests
-	$(BIN)/python -m pytest -m "not engine and not e2e" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not engine and not e2e" $(PARALLEL) $(PYTEST_ARGS)
 
 check: $(STAMP)-dev  ## Format, lint, types, the rooms' arrows, generated files fresh
 	$(BIN)/ruff format --check .
@@ -56,7 +58,7 @@ generate: $(STAMP)-dev  ## Write the generated files (CRDs) anew
 	$(BIN)/python hack/generate.py
 
 soak: $(STAMP)-dev  ## The tests that sample, in full: every kill point, long fuzzing
-	KAITO_SOAK=1 $(BIN)/python -m pytest -m "not engine" --timeout 3600 $(PYTEST_ARGS)
+	KAITO_SOAK=1 $(BIN)/python -m pytest -m "not engine" --timeout 3600 $(PARALLEL) $(PYTEST_ARGS)
 
 clean:  ## Remove the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -59,9 +59,11 @@ AZURE: Final[dict[str, tuple[int, int, str, float | None, float | None]]] = {
 # (pattern, date from which no new one can be had, source). The first that fits decides.
 # As of commit 0bdc5d34 of MicrosoftDocs/azure-compute-docs.
 _SIZES: Final = "https://learn.microsoft.com/azure/virtual-machines/sizes/retirement/retired-sizes-list"
+_NV: Final = "https://learn.microsoft.com/azure/virtual-machines/sizes/retirement/nv-series-retirement"
 _N_SERIES: Final = "https://learn.microsoft.com/azure/virtual-machines/n-series-migration"
 AZURE_RETIRED: Final = (
     (r"Standard_NC\d+r?s_v3$", "2025-09-30", _SIZES),
+    (r"Standard_NV(6|12|24)$", "2023-09-06", _NV),
     (r"Standard_NV\d+s_v3$", "2026-09-30", _SIZES),
     (r"Standard_NV\d+as_v4$", "2026-09-30", _SIZES),
     (r"Standard_NC\d+r?$", "2023-08-31", _N_SERIES),

@@ -21,6 +21,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault(debug.ENV, "1")  # misuse of the framework is an error in every test
     seed = config.getoption("--seed")
-    config.stash[_SEED] = int(seed) if seed is not None else random.SystemRandom().randrange(2**32)
+    if seed is None:  # the workers of a parallel run have the seed of the whole run
+        seed = getattr(config, "workerinput", {}).get("seed", random.SystemRandom().randrange(2**32))
+    config.stash[_SEED] = int(seed)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Of pytest-xdist: what a worker is started with."""
+    node.workerinput["seed"] = node.config.stash[_SEED]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

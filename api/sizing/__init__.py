@@ -14,7 +14,7 @@ from api.sizing.facts import Assumptions, GpuFacts, ModelFacts
 from api.sizing.memory import Budget, Layout
 from api.sizing.prices import Price, PriceBook, packaged_prices
 from api.sizing.size import Candidate, Sizing, size
-from api.sizing.tuning import TuningFit, tuning_fit
+from api.sizing.tuning import TuningFit, TuningOption, choose_for_tuning, tuning_fit
 
 __all__ = [
     "Assumptions",
@@ -31,8 +31,10 @@ __all__ = [
     "PriceBook",
     "Sizing",
     "TuningFit",
+    "TuningOption",
     "Wish",
     "choose",
+    "choose_for_tuning",
     "cost",
     "engine_limits",
     "gpus_per_node",

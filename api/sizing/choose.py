@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
-from api.catalog.types import OLD_COMPUTE_CAPABILITY, Sku
+from api.catalog.types import Sku
 from api.quantity import GIB
 from api.sizing.engine import engine_limits
 from api.sizing.facts import Assumptions, GpuFacts, ModelFacts
@@ -21,13 +21,18 @@ from api.sizing.size import Sizing, size
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user wants of the nodes. ``region`` None means wherever the price list's first row is."""
+    """What the user wants of the nodes.
+
+    ``region`` None means wherever the price list's first row is; ``old_gpus`` lets GPUs without bfloat16 be
+    chosen.
+    """
 
     cloud: str = "azure"
     region: str | None = None
     spot: bool = False
     context: int | None = None
     nodes: int | None = None
+    old_gpus: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ def choose(
     for sku in skus:
         if sku.cloud != wish.cloud:
             continue
-        if reason := unusable(sku, model, today):
+        if reason := unusable(sku, model, today, old_gpus=wish.old_gpus):
             refused.append(Passed(sku.instance_type, reason))
             continue
         sizing = size(model, GpuFacts.of(sku), context=wish.context, nodes=wish.nodes, assumed=assumed)
@@ -115,7 +120,7 @@ def cost(nodes: int, price: Price | None, *, spot: bool = False) -> float | None
     return None if each is None else each * nodes
 
 
-def unusable(sku: Sku, model: ModelFacts | None, today: date) -> str | None:
+def unusable(sku: Sku, model: ModelFacts | None, today: date, *, old_gpus: bool = False) -> str | None:
     """Why this type is never chosen on its own, whatever the memory; None where it may be.
 
     A type that is named is not judged by this: it may exist already, or its user knows better.
@@ -131,7 +136,7 @@ def unusable(sku: Sku, model: ModelFacts | None, today: date) -> str | None:
     limits = engine_limits(model, GpuFacts.of(sku))
     if blocking := next((limit.text for limit in limits if limit.blocks), None):
         return blocking
-    if sku.compute_capability is not None and sku.compute_capability < OLD_COMPUTE_CAPABILITY:
+    if not old_gpus and sku.old:
         return f"compute capability {sku.compute_capability}: no bfloat16; used only where it is named"
     return None
 

@@ -8,7 +8,7 @@ added up into an account.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -95,9 +95,3 @@ def _amount(number: int, name: str, value: object) -> float | None:
 def packaged_prices() -> PriceBook:
     """The prices that come with this release, dated and with their source."""
     return PriceBook.from_obj(json.loads((files("api.catalog") / "prices.json").read_text(encoding="utf-8")))
-
-
-def sources(prices: Iterable[Price]) -> tuple[str, ...]:
-    """Where prices come from, one line for each source."""
-    lines = {f"{p.region}, {p.date or 'undated'}, {p.source or 'no source named'}": None for p in prices}
-    return tuple(lines)

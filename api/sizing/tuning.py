@@ -7,12 +7,16 @@ run with short samples, which is a warning. Tuning never spans nodes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
-from api.catalog.types import Preset
+from api.catalog.types import Preset, Sku
 from api.quantity import GIB
+from api.sizing.choose import Wish, cost, unusable
 from api.sizing.facts import Assumptions, GpuFacts
+from api.sizing.prices import Price, PriceBook
 
 # Weights while training, over 16-bit weights: qlora keeps 4 bits and scales for each (bitsandbytes nf4, double
 # quantisation: about 4.1 bits), and its norms and embeddings in 16 bits.
@@ -28,6 +32,36 @@ class TuningFit:
     floor: int
     recommended: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TuningOption:
+    """An instance type on which a model can be tuned. ``per_hour`` None: the price is not known."""
+
+    sku: Sku
+    fit: TuningFit
+    price: Price | None
+    per_hour: float | None
+
+
+def choose_for_tuning(
+    preset: Preset, method: str, skus: Iterable[Sku], prices: PriceBook, wish: Wish, today: date
+) -> tuple[TuningOption, ...]:
+    """The types to tune on: those with what upstream asks for first, then by price, then by memory."""
+    found: list[TuningOption] = []
+    for sku in skus:
+        if sku.cloud != wish.cloud or unusable(sku, None, today, old_gpus=wish.old_gpus):
+            continue
+        fit = tuning_fit(preset, method, GpuFacts.of(sku))
+        if fit is not None and fit.possible:
+            price = prices.find(sku.instance_type, wish.region)
+            found.append(TuningOption(sku, fit, price, cost(1, price, spot=wish.spot)))
+    return tuple(sorted(found, key=_rank))
+
+
+def _rank(item: TuningOption) -> tuple[bool, bool, float, int, str]:
+    sku, money = item.sku, item.per_hour
+    return not item.fit.comfortable, money is None, money or 0.0, sku.total_gpu_memory, sku.instance_type
 
 
 def tuning_fit(preset: Preset, method: str, gpu: GpuFacts, assumed: Assumptions | None = None) -> TuningFit | None:

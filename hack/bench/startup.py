@@ -2,8 +2,8 @@
 
 Each round starts a cluster in a new folder and stops it. Printed are median, least and most of: the time from the
 start to the API server's first answer, to the operator being ready, the resident memory of each process once the
-cluster is ready, and the time to import the ``kaito`` command in a fresh interpreter, beside the time of an
-interpreter that imports nothing (the limit).
+cluster is ready, and the time to import the ``kaito`` command in a fresh interpreter and to plan a sample
+manifest, beside the time of an interpreter that imports nothing (the limit).
 
 Usage: python hack/bench/startup.py [ROUNDS]
 """
@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 
 from kaito.local.cluster import Cluster, Options, choose_ports
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 async def cluster_round() -> dict[str, float]:
@@ -53,11 +55,16 @@ def _resident(pid: int) -> float:
 
 
 def imports_round() -> dict[str, float]:
-    """Whole-process seconds of an import of the command, and of an interpreter alone."""
+    """Whole-process seconds of an import of the command, of a plan, and of an interpreter alone."""
     found = {}
-    for name, code in (("import kaito.cli, s", "import kaito.cli"), ("interpreter alone, s", "pass")):
+    sample = ROOT / "config" / "samples" / "1-phi-3-inference.yaml"
+    for name, arguments in (
+        ("import kaito.cli, s", ["-c", "import kaito.cli"]),
+        ("kaito plan, s", ["-m", "kaito", "plan", "-f", str(sample)]),
+        ("interpreter alone, s", ["-c", "pass"]),
+    ):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-P", "-c", code], check=True)
+        subprocess.run([sys.executable, "-P", *arguments], check=False, stdout=subprocess.DEVNULL)
         found[name] = time.perf_counter() - began
     return found
 

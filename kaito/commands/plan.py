@@ -61,7 +61,13 @@ def plan(
     cheapest: Annotated[
         bool, typer.Option("--cheapest", help="Choose the instance type, whatever the manifest names.")
     ] = False,
-    cloud: Annotated[Cloud, typer.Option(help="Whose instance types to choose from.")] = Cloud.AZURE,
+    old_gpus: Annotated[
+        bool, typer.Option("--old-gpus", help="Choose among GPUs without bfloat16 (T4, V100) too.")
+    ] = False,
+    cloud: Annotated[
+        Cloud | None,
+        typer.Option(help="Whose instance types to choose from.", show_default="the named type's, else azure"),
+    ] = None,
     region: Annotated[str, typer.Option(help="Whose prices count.", show_default="the first known")] = "",
     existing_nodes: Annotated[
         bool,
@@ -89,7 +95,8 @@ def plan(
             output=str(output),
             context=context or None,
             cheapest=cheapest,
-            cloud=str(cloud),
+            old_gpus=old_gpus,
+            cloud=str(cloud) if cloud else "",
             region=region or None,
             spot=spot,
             existing_nodes=existing_nodes,

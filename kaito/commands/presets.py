@@ -58,7 +58,7 @@ def list_presets(
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
 ) -> None:
     """List the models that a manifest can name."""
-    from kaito.catalog_commands import PresetFilter, print_presets
+    from kaito.preset_rows import PresetFilter, print_presets
 
     print_presets(
         PresetFilter(
@@ -97,6 +97,6 @@ def show(
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
 ) -> None:
     """Show one model: weights, context, cache, parsers, image, and how it runs on an instance type."""
-    from kaito.catalog_commands import print_preset
+    from kaito.preset_rows import print_preset
 
     print_preset(name, folder, on, context or None, str(output))

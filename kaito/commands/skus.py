@@ -61,7 +61,7 @@ def list_skus(
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
 ) -> None:
     """List the instance types."""
-    from kaito.catalog_commands import SkuFilter, print_skus
+    from kaito.sku_rows import SkuFilter, print_skus
 
     print_skus(
         SkuFilter(
@@ -86,6 +86,6 @@ def show(
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
 ) -> None:
     """Show one instance type."""
-    from kaito.catalog_commands import print_sku
+    from kaito.sku_rows import print_sku
 
     print_sku(instance_type, prices, str(output))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from api.catalog import Preset, Sku
 from api.catalog import suggest_skus as suggest
-from api.sizing import GpuFacts, ModelFacts, Option, Price, Sizing, TuningFit, Wish, engine_limits
+from api.sizing import GpuFacts, ModelFacts, Option, Price, Sizing, TuningFit, TuningOption, Wish, engine_limits
 from api.v1alpha1 import Workspace
 from api.validation import Violation
 from api.validation.warn import placeholder_causes
@@ -21,6 +21,8 @@ from kaito.plan.verdict import Finding, Severity
 
 if TYPE_CHECKING:
     from kaito.plan.judge import Quota
+
+Obj = dict[str, Any]
 
 _CAPACITY = "Insufficient"  # admission's word for what a larger instance type would cure
 
@@ -32,6 +34,24 @@ def violations(found: Iterable[Violation]) -> Iterator[Finding]:
         capacity = item.message.startswith(_CAPACITY)
         severity, code = (Severity.ERROR, "capacity") if capacity else (Severity.INVALID, "manifest")
         yield Finding(severity, code, f"{where}{item.message}", item.hint)
+
+
+def namesakes(obj: Obj, beside: Iterable[Obj]) -> Iterator[Finding]:
+    """That the same files hold another Workspace of this name."""
+    others = [other for other in beside if other is not obj and _key(other) == _key(obj)]
+    if not others:
+        return
+    text = f"{len(others) + 1} Workspaces of these files have this name: each replaces the one before"
+    if any(("tuning" in other) != ("tuning" in obj) for other in others):
+        text += ", and inference cannot become tuning, nor tuning inference"
+        yield Finding(Severity.ERROR, "namesake", text, "give each a name of its own")
+        return
+    yield Finding(Severity.WARNING, "namesake", text, "give each a name of its own")
+
+
+def _key(obj: Obj) -> tuple[str, str, str]:
+    meta = obj["metadata"]
+    return str(obj.get("kind")), str(meta.get("namespace") or "default"), str(meta["name"])
 
 
 def refused(found: Iterable[Finding]) -> bool:
@@ -47,7 +67,7 @@ def chosen(taken: str, written: str, by: str) -> Iterator[Finding]:
         yield Finding(Severity.NOTE, "chosen", f"{taken} was chosen{instead_of} for {how}")
 
 
-def instance_type(taken: str, sku: Sku | None, options: Sequence[Option]) -> Iterator[Finding]:
+def instance_type(taken: str, sku: Sku | None, instead: str) -> Iterator[Finding]:
     """What is to be known about the type as such."""
     if not taken:
         text = "no instance type is named, and none that the catalogue knows would do"
@@ -57,7 +77,7 @@ def instance_type(taken: str, sku: Sku | None, options: Sequence[Option]) -> Ite
         return
     if sku is None:
         near = suggest(taken)
-        hint = f"did you mean {near[0]}?" if near else _use(options, taken)
+        hint = f"did you mean {near[0]}?" if near else instead
         text = f"{taken} is not in the catalogue, so whether the model fits cannot be told"
         yield Finding(Severity.ERROR, "unknown-instance-type", text, hint)
         return
@@ -65,12 +85,12 @@ def instance_type(taken: str, sku: Sku | None, options: Sequence[Option]) -> Ite
         yield Finding(Severity.WARNING, "partial-gpu", f"{taken} has a part of a GPU, shared by the hypervisor")
     if sku.arch != "amd64":
         text = f"{taken} has {sku.arch} processors and the operator asks for amd64 nodes"
-        yield Finding(Severity.ERROR, "architecture", text, _use(options, taken))
+        yield Finding(Severity.ERROR, "architecture", text, instead)
 
 
-def obtainable(sku: Sku, options: Sequence[Option], today: date) -> Iterator[Finding]:
+def obtainable(sku: Sku, instead: str, today: date) -> Iterator[Finding]:
     """Whether the cloud makes such nodes."""
-    name, instead = sku.instance_type, _use(options, sku.instance_type)
+    name = sku.instance_type
     if sku.real_name:
         text = f"{sku.cloud} has no {name}; it is called {sku.real_name}"
         yield Finding(Severity.ERROR, "instance-type", text, f"write resource.instanceType: {sku.real_name}")
@@ -83,13 +103,13 @@ def obtainable(sku: Sku, options: Sequence[Option], today: date) -> Iterator[Fin
         )
 
 
-def engine(model: ModelFacts | None, sku: Sku | None, options: Sequence[Option]) -> Iterator[Finding]:
+def engine(model: ModelFacts | None, sku: Sku | None, instead: str) -> Iterator[Finding]:
     """What the engine cannot do on these GPUs."""
     if sku is None:
         return
     for limit in engine_limits(model, GpuFacts.of(sku)):
         severity = Severity.ERROR if limit.blocks else Severity.WARNING
-        yield Finding(severity, "engine", limit.text, _use(options, sku.instance_type) if limit.blocks else "")
+        yield Finding(severity, "engine", limit.text, instead if limit.blocks else "")
 
 
 def memory(sizing: Sizing, whole: Sizing, options: Sequence[Option]) -> Iterator[Finding]:
@@ -125,14 +145,10 @@ def not_yet(item: Option) -> Iterator[Finding]:
     yield Finding(Severity.NOTE, "not-yet", text)
 
 
-def tuning(fit: TuningFit | None, preset: Preset | None) -> Iterator[Finding]:
+def tuning(fit: TuningFit | None, instead: str) -> Iterator[Finding]:
     """Whether the model can be trained there."""
-    if fit is None or preset is None:
-        return
-    if not fit.possible:
-        yield Finding(Severity.ERROR, "memory", fit.why, "choose an instance type with larger GPUs, or qlora")
-    elif not fit.comfortable:
-        yield Finding(Severity.WARNING, "memory", fit.why)
+    if fit is not None and not fit.comfortable:
+        yield Finding(Severity.WARNING if fit.possible else Severity.ERROR, "memory", fit.why, instead)
 
 
 def model(preset: Preset | None, workspace: Workspace) -> Iterator[Finding]:
@@ -194,17 +210,18 @@ def _first_of_each(options: Sequence[Option], taken: str) -> Iterator[Option]:
     yield from (item for item in (other, same) if item is not None)
 
 
-def _use(options: Sequence[Option], taken: str) -> str:
+def suggestion(options: Sequence[Option] | Sequence[TuningOption], taken: str) -> str:
+    """What to write to have the best of these that is not the type at hand; empty where there is none."""
     best = next((item for item in options if item.sku.instance_type != taken), None)
     return _write(best, taken) if best else ""
 
 
-def _write(item: Option, taken: str) -> str:
+def _write(item: Option | TuningOption, taken: str) -> str:
     """What to write in the manifest to have this option."""
     parts = []
     if item.sku.instance_type != taken:
         parts.append(f"resource.instanceType: {item.sku.instance_type}")
-    if item.sizing.nodes > 1:
+    if isinstance(item, Option) and item.sizing.nodes > 1:
         parts.append(f"resource.count: {item.sizing.nodes}")
     money = ""
     if item.per_hour is not None and item.price is not None:

@@ -7,7 +7,7 @@ and run there; what does it cost; what else would do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -24,8 +24,10 @@ from api.sizing import (
     PriceBook,
     Sizing,
     TuningFit,
+    TuningOption,
     Wish,
     choose,
+    choose_for_tuning,
     cost,
     size,
     tuning_fit,
@@ -39,6 +41,7 @@ from kaito.plan.rehearsal import Rehearsal, pod_gpus, rehearse
 from kaito.plan.verdict import Finding, Verdict
 
 Obj = dict[str, Any]
+DEFAULT_CLOUD = "azure"
 _SHOWN = 3  # alternatives that are worth a line
 
 
@@ -54,8 +57,10 @@ class Quota(Protocol):
 class Around:
     """What the judgement rests on beside the manifest.
 
-    ``cheapest``: the written type is to be replaced. ``existing_nodes``: whether the cloud still makes such nodes
-    does not matter.
+    Attributes:
+        wish: what the user wants of the nodes; an empty cloud means that of the written type.
+        cheapest: the written type is to be replaced.
+        existing_nodes: whether the cloud still makes such nodes does not matter.
     """
 
     now: datetime
@@ -67,18 +72,20 @@ class Around:
     quota: Quota | None = None
 
 
-def judge(obj: Obj, beside: Iterable[Obj], around: Around) -> Verdict:
+def judge(obj: Obj, beside: Sequence[Obj], around: Around) -> Verdict:
     """The verdict on one Workspace. ``beside`` are the other objects of the same files."""
     try:
         workspace: Workspace | None = Workspace.parse(obj)
     except InvalidSpec:
         workspace = None  # the validation says what is wrong, with the path
     preset = catalog.find_preset(workspace.preset.name) if workspace and workspace.preset else None
-    found = list(say.violations(validate_create(obj)))
+    found = [*say.violations(validate_create(obj)), *say.namesakes(obj, beside)]
     if workspace is None or say.refused(found):
         return _verdict(obj, workspace, preset, found)
     context = around.wish.context or wanted_context(workspace, beside)
-    wish = replace(around.wish, context=context, nodes=workspace.resource.count)
+    named = catalog.sku(workspace.resource.instance_type or "")
+    cloud = around.wish.cloud or (named.cloud if named else DEFAULT_CLOUD)
+    wish = replace(around.wish, cloud=cloud, context=context, nodes=workspace.resource.count)
     return _Case(obj, workspace, preset, around, wish).verdict(found)
 
 
@@ -97,10 +104,13 @@ class _Case:
         written = self.workspace.resource.instance_type or ""
         choice = self._choice(model)
         runs = tuple(item for item in choice.options if self._runs(item)) if choice else ()
-        best = runs[0] if runs else choice.best if choice else None
+        tunable = self._tuning_options()
+        candidates = runs or tunable or (choice.options if choice else ())
         taken, by = written, "manifest" if written else ""
-        if best is not None and choice is not None and (self.around.cheapest or not written):
-            taken, by = best.sku.instance_type, choice.by
+        if candidates and (self.around.cheapest or not written):
+            taken = candidates[0].sku.instance_type
+            by = "memory" if candidates[0].per_hour is None else "price"
+        instead = say.suggestion(runs or tunable, taken)
         sku = catalog.sku(taken)
         rehearsal = self._rehearsal(taken, self.workspace.resource.count)
         nodes = rehearsal.target.count if rehearsal.target else self.workspace.resource.count or 1
@@ -108,17 +118,17 @@ class _Case:
         tuning = self._tuning(sku)
         price = self.around.prices.find(taken, self.wish.region)
         found += say.chosen(taken, written, by)
-        found += say.instance_type(taken, sku, runs)
+        found += say.instance_type(taken, sku, instead)
         if sku is not None and not self.around.existing_nodes:
-            found += say.obtainable(sku, runs, self.around.now.date())
-        found += say.engine(model, sku, runs)
+            found += say.obtainable(sku, instead, self.around.now.date())
+        found += say.engine(model, sku, instead)
         if sizing is not None and sku is not None and model is not None:
             whole = size(model, GpuFacts.of(sku), context=self.wish.context)
             more = self._more_nodes(whole, sku, price) if not sizing.fits else ()
             found += say.memory(sizing, whole, (*runs, *more))
             if choice is not None and choice.options and not runs and not sizing.fits:
                 found += say.not_yet(choice.options[0])
-        found += say.tuning(tuning, self.preset)
+        found += say.tuning(tuning, instead)
         found += say.model(self.preset, self.workspace)
         found += say.placeholders(self.workspace)
         as_written = rehearsal if taken == written else self._rehearsal(written, self.workspace.resource.count)
@@ -195,6 +205,13 @@ class _Case:
         if 0 < asked < gpu.count:
             gpu = replace(gpu, count=asked)
         return size(model, gpu, context=self.wish.context, nodes=nodes)
+
+    def _tuning_options(self) -> tuple[TuningOption, ...]:
+        spec = self.workspace.tuning
+        if spec is None or self.preset is None:
+            return ()
+        around, today = self.around, self.around.now.date()
+        return choose_for_tuning(self.preset, spec.method, catalog.skus(), around.prices, self.wish, today)
 
     def _tuning(self, sku: Sku | None) -> TuningFit | None:
         spec = self.workspace.tuning

@@ -3,7 +3,8 @@
 In: a Workspace and the time. Out: the actions in the order in which the operator would take them, and what it says
 in the end. Nothing is decided here. After each round the imaginary world does what a willing one would: a Machine
 becomes a Ready node with its GPUs, a Deployment becomes ready. The world is without matching nodes at the start,
-because there is no cluster to look at. Names of Machines depend on the Workspace's uid, which nobody knows yet.
+because there is no cluster to look at. What depends on the Workspace's uid, which nobody knows yet, is shown as
+such: the names of Machines, and an owner reference with a uid of zeros.
 """
 
 from __future__ import annotations
@@ -112,8 +113,14 @@ def _act(world: _World, action: Action) -> None:
             machine = {**body, "status": _machine_status(node["metadata"]["name"])}
             world.obs = replace(obs, machines=(*obs.machines, machine), nodes=(*obs.nodes, node))
             disk = body["spec"]["resources"]["requests"].get(keys.STORAGE_RESOURCE, "0")
+            name = f"ws<hash of uid and {len(obs.machines)}>"
+            shown = {
+                **body,
+                "metadata": {**body["metadata"], "name": name},
+                "spec": {**body["spec"], "machineTemplateRef": {"name": name}},
+            }
             detail = f"{instance_type(body)}, disk {disk}"
-            world.steps.append(Step("create", "Machine", f"ws<hash> ({len(obs.machines) + 1})", detail, body))
+            world.steps.append(Step("create", "Machine", name, detail, shown))
         case LabelNode(node_name, labels):
             world.obs = replace(
                 obs,

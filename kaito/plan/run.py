@@ -26,7 +26,8 @@ class Request:
     output: str = "table"
     context: int | None = None
     cheapest: bool = False
-    cloud: str = "azure"
+    old_gpus: bool = False
+    cloud: str = ""
     region: str | None = None
     spot: bool = False
     existing_nodes: bool = False
@@ -51,7 +52,7 @@ def run(request: Request) -> int:
     around = Around(
         now=datetime.now(UTC),
         prices=price_book(request.prices),
-        wish=Wish(request.cloud, request.region, request.spot, request.context),
+        wish=Wish(request.cloud, request.region, request.spot, request.context, old_gpus=request.old_gpus),
         cheapest=request.cheapest,
         existing_nodes=request.existing_nodes,
         registry=request.registry or DEFAULT_REGISTRY,

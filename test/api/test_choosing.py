@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from api.catalog import Sku, preset, presets, sku, skus
 from api.quantity import GIB
-from api.sizing import ModelFacts, PriceBook, Wish, choose, cost, packaged_prices, unusable
+from api.sizing import ModelFacts, PriceBook, Wish, choose, choose_for_tuning, cost, packaged_prices, unusable
 
 TODAY = date(2026, 11, 1)
 PHI = ModelFacts.of(preset("phi-3-mini-4k-instruct"))
@@ -103,6 +103,30 @@ def test_another_cloud() -> None:
     assert found.best is not None
     assert found.best.sku.cloud == "aws"
     assert all(sku(item.instance_type).cloud == "aws" for item in found.passed)  # type: ignore[union-attr]
+
+
+def test_old_gpus_on_request() -> None:
+    """A GPU without bfloat16 is chosen only for who allows it, and is much cheaper."""
+    found = choose(PHI, skus(), packaged_prices(), Wish(old_gpus=True), TODAY)
+
+    assert found.best is not None
+    assert (found.best.sku.instance_type, found.best.per_hour) == ("Standard_NC4as_T4_v3", 0.526)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "instance_type", "comfortable"),
+    [
+        ("falcon-7b", "qlora", "Standard_NV36ads_A10_v5", True),
+        ("phi-3-mini-4k-instruct", "lora", "Standard_NC24ads_A100_v4", True),
+        ("phi-3-medium-4k-instruct", "qlora", "Standard_NC24ads_A100_v4", True),
+    ],
+)
+def test_choosing_for_tuning(name: str, method: str, instance_type: str, comfortable: bool) -> None:
+    """For tuning the cheapest type with what upstream asks for goes first."""
+    found = choose_for_tuning(preset(name), method, skus(), packaged_prices(), Wish(), TODAY)
+
+    assert (found[0].sku.instance_type, found[0].fit.comfortable) == (instance_type, comfortable)
+    assert choose_for_tuning(preset("falcon-7b-instruct"), method, skus(), packaged_prices(), Wish(), TODAY) == ()
 
 
 def test_nothing_fits() -> None:

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from api.catalog import find_preset, preset, presets, sku
 from api.quantity import GIB
-from api.sizing import Assumptions, GpuFacts, ModelFacts, engine_limits, size, tuning_fit
+from api.sizing import (
+    Assumptions,
+    GpuFacts,
+    ModelFacts,
+    engine_limits,
+    gpus_per_node,
+    node_count,
+    size,
+    tuning_fit,
+)
 from api.sizing.memory import Layout, budget, tensor_sizes
 
 A100 = GpuFacts("a100", 1, 80 * GIB, "NVIDIA A100", 8.0)
@@ -137,6 +146,28 @@ def test_layouts(name: str, instance_type: str, nodes: int, layout: str) -> None
     found = size(model(name), gpus(instance_type))
 
     assert (found.fits, found.nodes, str(found.layout)) == (True, nodes, layout)
+
+
+@pytest.mark.acceptance("KS-A04")
+@pytest.mark.parametrize("name", ["llama-2-13b", "llama-2-13b-chat"])
+def test_a_distributed_preset_on_one_node(name: str) -> None:
+    """llama-2-13b is a distributed preset of two processes, and one node of two GPUs is what it needs."""
+    found = preset(name)
+
+    assert (found.distributed, found.world_size, found.gpu_count) == (True, 2, 2)
+    assert node_count(found, sku("Standard_NC12s_v3"), None) == 1
+    assert gpus_per_node(found, sku("Standard_NC12s_v3")) == 2
+
+
+@pytest.mark.acceptance("KS-A05")
+@pytest.mark.parametrize("name", ["llama-2-70b", "llama-2-70b-chat"])
+def test_a_distributed_preset_on_two_nodes(name: str) -> None:
+    """llama-2-70b on two nodes of four GPUs is two groups of four, as upstream's two times four processes."""
+    found = size(model(name), gpus("Standard_NC96ads_A100_v4"), nodes=2)
+
+    assert (found.fits, found.layout) == (True, Layout(2, 4, 2))
+    assert preset(name).world_size == found.layout.gpus == 8
+    assert node_count(preset(name), sku("Standard_NC96ads_A100_v4"), None) == 2
 
 
 def test_a_written_count_is_exact() -> None:

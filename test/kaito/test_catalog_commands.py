@@ -10,15 +10,9 @@ import yaml
 from typer.testing import CliRunner
 
 from kaito import cli
-from kaito.catalog_commands import (
-    PresetFilter,
-    SkuFilter,
-    print_preset,
-    print_presets,
-    print_sku,
-    print_skus,
-)
 from kaito.errors import CliError
+from kaito.preset_rows import PresetFilter, print_preset, print_presets
+from kaito.sku_rows import SkuFilter, print_sku, print_skus
 
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],

@@ -292,6 +292,14 @@ def test_cheapest_replaces_what_is_written() -> None:
     assert "instead of Standard_ND96isr_H100_v5 for the lowest price" in told(verdict, "chosen")
 
 
+def test_the_named_types_cloud_counts() -> None:
+    """Who names an AWS type gets AWS types suggested, unless a cloud is asked for."""
+    obj = workspace("microsoft/phi-4", "g5.xlarge")
+
+    assert {item.sku.cloud for item in plan(obj, wish=Wish(cloud="")).alternatives} == {"aws"}
+    assert {item.sku.cloud for item in plan(obj, wish=Wish(cloud="azure")).alternatives} == {"azure"}
+
+
 def test_without_prices_it_says_so() -> None:
     """Without any price the choice goes by memory, and no cost is shown."""
     around = Around(now=NOW, prices=PriceBook(), cheapest=True)
@@ -315,6 +323,62 @@ def test_quota_counts_where_it_can_be_asked() -> None:
 
     assert "leaves 0 nodes" in told(short, "quota")
     assert "quota" not in codes(unknown)
+
+
+def test_tuning_without_a_type_gets_one() -> None:
+    """A tuning Workspace that names no type is planned for the cheapest with what upstream asks for."""
+    obj = seed(2)
+    obj["resource"].pop("instanceType")
+
+    verdict = plan(obj)
+
+    assert (verdict.instance_type, verdict.chosen_by) == ("Standard_NC24ads_A100_v4", "price")
+    assert verdict.tuning is not None
+    assert verdict.tuning.comfortable
+
+
+def test_a_template_is_its_authors() -> None:
+    """A Workspace with a pod template has nodes and a price, and nothing is said about a model."""
+    obj = workspace("x", "Standard_NC24ads_A100_v4")
+    obj["inference"] = {"template": {"spec": {"containers": [{"name": "c", "image": "nginx"}]}}}
+
+    verdict = plan(obj)
+
+    assert (verdict.half, verdict.sizing, verdict.per_hour(), verdict.fits) == ("template", None, 3.673, True)
+    assert [step.kind for step in verdict.steps] == ["Workspace", "Machine", "Node", "Deployment"]
+    assert "nginx" in render(verdict)
+
+
+def test_several_nodes_are_several_machines() -> None:
+    """Three nodes are three Machines with names of their own, drawn together, and cost three times as much."""
+    verdict = plan(workspace("phi-2", "Standard_NC24ads_A100_v4", count=3))
+
+    machines = [step for step in verdict.steps if step.kind == "Machine"]
+    assert len({step.name for step in machines}) == 3
+    assert verdict.per_hour() == pytest.approx(3 * 3.673)
+    assert verdict.sizing is not None
+    assert verdict.sizing.layout.data == 3
+    assert "3 of them" in render(verdict)
+
+
+def test_two_of_one_name() -> None:
+    """The seed's first two manifests share a name, and applying one over the other is a forbidden toggle."""
+    first, second = seed(1), seed(2)
+
+    mixed = judge(first, [first, second], Around(now=SEED_DAY, prices=packaged_prices()))
+    alike = judge(first, [first, dict(first)], Around(now=SEED_DAY, prices=packaged_prices()))
+
+    assert "inference cannot become tuning" in told(mixed, "namesake")
+    assert (mixed.fits, alike.fits) == (False, True)
+    assert "each replaces the one before" in told(alike, "namesake")
+
+
+def test_more_context_than_the_model_has() -> None:
+    """A context beyond the model's own limit fits nowhere, and the limit is named."""
+    verdict = plan(workspace("phi-2", "Standard_NC24ads_A100_v4"), wish=Wish(context=100_000))
+
+    assert "the model's own limit is 2048" in told(verdict, "memory")
+    assert verdict.alternatives == ()
 
 
 # ------------------------------------------------------------------------------ refused
@@ -392,6 +456,20 @@ def test_the_table_teaches() -> None:
         assert words in text
     assert "\033[" not in text
     assert "Instance types that were passed over" in render(verdict, wide=True)
+
+
+def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours are used where a person looks and has not asked for none."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    verdict = plan(seed(1))
+
+    coloured = render(verdict)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    assert "\033[31m" in coloured
+    assert "\033[" not in render(verdict)
 
 
 def test_the_sum_counts_what_works() -> None:
