@@ -201,7 +201,7 @@ def _renewed(
     if not published:
         return replace(state, published=None), end_of_use, []
     if state.published is None or state.published[0] != first.fingerprint:
-        noted = replace(state, published=(first.fingerprint, now.replace(microsecond=0)))
+        noted = replace(state, published=(first.fingerprint, now))
         return noted, now + policy.settle, ["the new authority is published"]
     usable_from = state.published[1] + policy.settle
     if now >= usable_from:

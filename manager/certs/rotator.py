@@ -145,7 +145,7 @@ class Rotator:
             secret = await self._secret()
             found = self._found(secret)
             if found is not None and secret is not None:
-                self._adopt(secret)
+                self._adopt(secret, fresh=True)
             first = found.bundle[0].pem if found and found.bundle else None
             published = first is not None and all(trusts(obj, first) for _, obj in present)
             step = advance(
@@ -196,7 +196,7 @@ class Rotator:
             written = await self._client.patch(
                 SECRETS, self._name, body, namespace=self._namespace, type=PatchType.MERGE
             )
-        self._adopt(written)
+        self._adopt(written, fresh=True)
 
     async def _inject(self, target: Target, obj: Obj, bundle: bytes) -> bool:
         patch = injection(obj, bundle)
@@ -206,11 +206,14 @@ class Rotator:
         log.info("authorities injected target=%s places=%d", target, len(bundles(obj)))
         return True
 
-    def _adopt(self, secret: Obj) -> None:
-        """Serve what the Secret holds, unless something newer is known already."""
+    def _adopt(self, secret: Obj, *, fresh: bool = False) -> None:
+        """Serve what the Secret holds, unless a watch tells of something older than what is known already.
+
+        What was asked for just now (``fresh``) counts in any case: a restored server has gone back.
+        """
         version = str((secret.get("metadata") or {}).get("resourceVersion", ""))
         number = int(version) if version.isdigit() else self._version
-        if number < self._version:
+        if number < self._version and not fresh:
             return
         self._version = number
         material = read_secret(secret)

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 import orjson
 
-from manager.errors import ApiError
+from manager.errors import ApiError, ManagerError
 from manager.types import Obj, Resource
 from manager.webhooks.diff import diff
 from manager.webhooks.review import (
@@ -122,6 +122,8 @@ async def handled(handler: Handler, request: AdmissionRequest) -> Response:
         return await _result(handler(request))
     except (Denied, ApiError) as error:
         return refused(error)
+    except ManagerError as error:  # such as an API server that does not answer: no bug of the handler's
+        return errored(500, str(error))
 
 
 class AdmissionEndpoint:

@@ -22,6 +22,7 @@ from manager.types import Obj
 log = logging.getLogger("kaito.manager.webhooks")
 
 V1 = "apiextensions.k8s.io/v1"
+_VERSIONS = (V1, "apiextensions.k8s.io/v1beta1")  # of one shape
 BODY_LIMIT = 128 * 1024 * 1024
 """Bytes: a page of a list is converted in one review."""
 _BURST = 50  # objects after which the rest of the process has its turn
@@ -147,7 +148,9 @@ class Conversions:
             message = f"panic: {type(error).__name__}: {error} [recovered]"
             converted, result = [], {"status": "Failure", "message": message}
         response = {"uid": uid, "convertedObjects": converted, "result": result}
-        return 200, orjson.dumps({"kind": "ConversionReview", "apiVersion": V1, "response": response})
+        version = review.get("apiVersion")
+        version = version if version in _VERSIONS else V1
+        return 200, orjson.dumps({"kind": "ConversionReview", "apiVersion": version, "response": response})
 
     def refuse(self, code: int, message: str) -> tuple[int, bytes]:
         """The answer to a body that was not read."""

@@ -158,10 +158,13 @@ class WebhookServer:
             self._problem = None
             self._serving.set()
             await asyncio.Event().wait()
-        async with asyncio.TaskGroup() as group:
-            if self._watcher is not None:
-                group.create_task(self._watcher.run(), name="webhook-certificate")
-            group.create_task(self._serve(), name="webhook-server")
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._watcher is not None:
+                    group.create_task(self._watcher.run(), name="webhook-certificate")
+                group.create_task(self._serve(), name="webhook-server")
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
 
     async def _serve(self) -> None:
         self._problem = "there is no certificate yet"
@@ -174,7 +177,7 @@ class WebhookServer:
             max_line_size=_MAX_HEADER_LINE,
             max_field_size=_MAX_HEADER_LINE,
             max_headers=128,
-            lingering_time=1.0,  # long enough for an answer to reach a client that still sends
+            lingering_time=0.25,  # long enough for an answer to reach a client that still sends
         )
         loop = asyncio.get_running_loop()
         try:

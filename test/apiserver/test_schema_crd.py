@@ -135,7 +135,7 @@ BROKEN: list[tuple[Callable[[Any, Any, Any], object], str]] = [
     ),
     (
         lambda c, v, s: c["spec"].update(conversion={"strategy": "Webhook"}),
-        'spec.conversion.strategy: Unsupported value: "Webhook": supported values: "None"',
+        "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook",
     ),
     (
         lambda c, v, s: c.update(status={"storedVersions": ["v0"]}),

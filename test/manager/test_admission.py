@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
 
-from manager.errors import Conflict, Invalid
+from manager.errors import Conflict, ConnectionFailed, Invalid
 from manager.types import Obj, Resource
 from manager.webhooks.admission import (
     BODY_LIMIT,
@@ -359,6 +359,19 @@ async def test_an_api_error_is_passed_on_whole() -> None:
         "details": causes,
     }
     assert (second["status"]["code"], second["status"]["reason"]) == (409, "Conflict")
+
+
+@pytest.mark.acceptance("FW-H06")
+async def test_an_error_on_the_way_to_a_judgement_is_no_bug() -> None:
+    """An API server that a validator cannot reach is 500 with its words, and counts as no panic."""
+    panics: list[int] = []
+    handler = validating(Strict([], ConnectionFailed("refused by peer")))
+    endpoint = AdmissionEndpoint(handler, panicked=lambda: panics.append(1))
+
+    _, raw = await endpoint.answer(review(object=BAD), "application/json")
+
+    status = orjson.loads(raw)["response"]["status"]
+    assert (status["code"], status["message"], panics) == (500, "refused by peer", [])
 
 
 @pytest.mark.acceptance("FW-H06")

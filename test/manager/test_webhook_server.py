@@ -368,7 +368,7 @@ async def test_a_port_in_use_is_an_error_and_minus_one_is_off() -> None:
     """The message names the address; a server that is off is ready and listens nowhere."""
     async with serving(local()) as url:
         taken = WebhookServer(host="127.0.0.1", port=int(url.rsplit(":", 1)[1]), certificate=loaded())
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.raises(ManagerError, match="cannot listen on"):
             await taken.run()
     off = WebhookServer(port=-1)
     task = asyncio.create_task(off.run())
@@ -377,7 +377,6 @@ async def test_a_port_in_use_is_an_error_and_minus_one_is_off() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
-    assert "cannot listen on 127.0.0.1" in str(caught.value.exceptions[0])
     assert (off.address, off.started()) == (None, None)
 
 

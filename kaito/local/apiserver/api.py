@@ -24,7 +24,7 @@ from kaito.local.apiserver.auth import Authenticator, Identity
 from kaito.local.apiserver.definitions import KUBERNETES_VERSION
 from kaito.local.apiserver.deletion import rfc3339
 from kaito.local.apiserver.errors import StatusError, bad_request, method_not_allowed
-from kaito.local.apiserver.handlers import Call, Handlers, json_response
+from kaito.local.apiserver.handlers import Call, Handlers, add_warnings, json_response
 from kaito.local.apiserver.registry import Registry, ResourceType
 from kaito.local.apiserver.requests import Path, parse_path
 from kaito.local.apiserver.reviews import answer, is_review
@@ -71,7 +71,9 @@ class Api:
         try:
             response = await self._route(request)
         except StatusError as error:
-            response = json_response(orjson.dumps(error.body()), error.code, error.headers)
+            failed_response = json_response(orjson.dumps(error.body()), error.code, error.headers)
+            add_warnings(failed_response, error.warnings)
+            response = failed_response
         except web.HTTPRequestEntityTooLarge:
             too_large = StatusError(413, "RequestEntityTooLarge", "the request body is larger than 3 MiB")
             response = json_response(orjson.dumps(too_large.body()), 413)
@@ -124,7 +126,7 @@ class Api:
             raise _no_such_path()
         if path.subresource and path.subresource not in resource.subresources:
             raise _no_such_path()
-        call = Call(request, path, resource, self._clock)
+        call = Call(request, path, resource, self._clock, identity.user_info())
         if resource.verbs == ("create",):
             return await self._virtual(call, identity)
         if resource.namespaced and not path.namespace and (path.name or request.method not in ("GET", "HEAD")):

@@ -1,8 +1,7 @@
 """Whether a CustomResourceDefinition may be stored: names, versions, columns, scale paths.
 
 In: a CRD, and its state before for updates. Out: the fields that are wrong, worded as the real server words
-them. The schema inside has rules of its own, in :mod:`structural`. Conversion by webhook is refused, since this
-server does not convert: a clear refusal beats objects that silently keep an old shape. Pure.
+them. The schema inside has rules of its own, in :mod:`structural`. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import Any
 
 from manager.types import Obj
 
-from .fielderrors import FieldError, invalid, not_supported, required
+from .fielderrors import FieldError, forbidden, invalid, not_supported, required
+from .hooks.rules import validate_client
 from .structural import structural_problems
 from .tables.jsonpath import JsonPath
 
@@ -76,9 +76,23 @@ def _names(crd: Obj, spec: Obj) -> Iterator[FieldError]:
 
 
 def _conversion(spec: Obj) -> Iterator[FieldError]:
-    strategy = (spec.get("conversion") or {}).get("strategy") or "None"
-    if strategy != "None":
-        yield not_supported("spec.conversion.strategy", strategy, ["None"])
+    conversion = spec.get("conversion") or {}
+    strategy = conversion.get("strategy") or "None"
+    webhook = conversion.get("webhook") or {}
+    if strategy not in ("None", "Webhook"):
+        yield not_supported("spec.conversion.strategy", strategy, ["None", "Webhook"])
+    elif strategy == "Webhook" and not webhook.get("clientConfig"):
+        yield required("spec.conversion.webhookClientConfig", "required when strategy is set to Webhook")
+    elif strategy == "Webhook":
+        yield from validate_client(webhook["clientConfig"], "spec.conversion.webhookClientConfig")
+        versions = webhook.get("conversionReviewVersions") or []
+        if not any(version in ("v1", "v1beta1") for version in versions):
+            rule = "must include at least one of v1, v1beta1"
+            yield invalid("spec.conversion.conversionReviewVersions", versions, rule)
+    elif webhook:
+        yield forbidden(
+            "spec.conversion.webhookClientConfig", "should not be set when strategy is not set to Webhook"
+        )
     if spec.get("preserveUnknownFields"):
         yield invalid("spec.preserveUnknownFields", True, "must be false")
 

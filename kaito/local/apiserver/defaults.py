@@ -238,7 +238,10 @@ def _crd(obj: Obj) -> None:
     if kind:
         names.setdefault("singular", kind.lower())
         names.setdefault("listKind", f"{kind}List")
-    spec.setdefault("conversion", {"strategy": "None"})
+    conversion = spec.setdefault("conversion", {"strategy": "None"})
+    service = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service")
+    if service is not None:
+        service.setdefault("port", 443)
     if spec.get("preserveUnknownFields") is False:
         del spec["preserveUnknownFields"]  # the default, which the real server does not store either
 

@@ -57,6 +57,19 @@ class DeleteOptions:
         options.check()
         return options
 
+    def render(self) -> Obj:
+        """The object that admission webhooks see."""
+        preconditions = {"uid": self.uid, "resourceVersion": self.resource_version}
+        values: Obj = {
+            "gracePeriodSeconds": self.grace_seconds,
+            "propagationPolicy": self.propagation or None,
+            "orphanDependents": self.orphan,
+            "preconditions": {key: value for key, value in preconditions.items() if value} or None,
+            "dryRun": ["All"] if self.dry_run else None,
+        }
+        kind = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
+        return kind | {key: value for key, value in values.items() if value is not None}
+
     def check(self) -> None:
         """Refuse contradictions."""
         if self.propagation and self.propagation not in _POLICIES:

@@ -63,6 +63,7 @@ class StatusError(Exception):
         self.message = message
         self.details = details
         self.headers = dict(headers or {})
+        self.warnings: list[str] = []  # what the client is told besides
         self.list_meta: Obj = {}  # e.g. the token with which an expired list can be continued
 
     def body(self) -> Obj:

@@ -8,22 +8,29 @@ this module joins them with selectors, shapes and streams. Subresources with a l
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime as dt
+import functools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from aiohttp import web
 
+from kaito.local.apiserver.conversion import from_storage
 from kaito.local.apiserver.crds import CrdKeeper
 from kaito.local.apiserver.deletion import DeleteOptions
 from kaito.local.apiserver.errors import StatusError, conflict, method_not_allowed, status_success
+from kaito.local.apiserver.hooks.converting import Converter
+from kaito.local.apiserver.hooks.drafts import attributes, take
+from kaito.local.apiserver.hooks.gate import Gate
+from kaito.local.apiserver.hooks.matching import Attributes
 from kaito.local.apiserver.negotiation import Shape, negotiate
 from kaito.local.apiserver.reads import check_revision, check_watch_options, get, list_page
 from kaito.local.apiserver.registry import ResourceType
 from kaito.local.apiserver.render import Renderer
 from kaito.local.apiserver.requests import Body, Options, Path, decode_body
 from kaito.local.apiserver.selection import Selection
-from kaito.local.apiserver.storage import Missing, Stale, Storage
+from kaito.local.apiserver.storage import Missing, Record, Stale, Storage
 from kaito.local.apiserver.watches import Watch, error_event
 from kaito.local.apiserver.writes import Draft, Outcome, Writer
 from manager.types import Obj
@@ -49,9 +56,15 @@ class Call:
     """One request for a resource."""
 
     def __init__(
-        self, request: web.BaseRequest, path: Path, resource: ResourceType, clock: Callable[[], dt.datetime]
+        self,
+        request: web.BaseRequest,
+        path: Path,
+        resource: ResourceType,
+        clock: Callable[[], dt.datetime],
+        user: Obj | None = None,
     ) -> None:
         self.request = request
+        self.user: Obj = user or {}
         self.path = path
         self.resource = resource
         self.query: Mapping[str, str] = request.query
@@ -92,10 +105,15 @@ class Call:
     def respond(self, body: bytes, status: int = 200) -> web.Response:
         """A response of the negotiated type, with the warnings so far."""
         response = web.Response(body=body, status=status, content_type=self.shape.content_type)
-        for warning in self.options.warnings:
-            text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-            response.headers.add("Warning", f'299 - "{text}"')
+        add_warnings(response, self.options.warnings)
         return response
+
+
+def add_warnings(response: web.Response, warnings: Iterable[str]) -> None:
+    """Tell the client these things besides (RFC 7234)."""
+    for warning in warnings:
+        text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        response.headers.add("Warning", f'299 - "{text}"')
 
 
 def json_response(value: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -112,11 +130,15 @@ class Handlers:
         writer: Writer,
         crds: CrdKeeper,
         clock: Callable[[], dt.datetime],
+        gate: Gate,
+        converter: Converter,
         *,
         bookmark_seconds: float = BOOKMARK_SECONDS,
     ) -> None:
         self.storage = storage
         self.writer = writer
+        self.gate = gate
+        self.converter = converter
         self._crds = crds
         self._clock = clock
         self._bookmark_seconds = bookmark_seconds
@@ -142,7 +164,7 @@ class Handlers:
             if method in ("GET", "HEAD"):
                 if call.options.watch:
                     return await self._watch(call)
-                return self._list(call)
+                return await self._list(call)
             if method == "POST":
                 return await self._create(call)
             if method == "DELETE":
@@ -151,7 +173,7 @@ class Handlers:
             if call.options.watch and not path.subresource:
                 call.options.field_selector = f"metadata.name={path.name}"
                 return await self._watch(call)
-            return self._get(call)
+            return await self._get(call)
         elif method == "PUT":
             return await self._update(call)
         elif method == "PATCH":
@@ -171,14 +193,20 @@ class Handlers:
                     selectable = [str(f.get("jsonPath")) for f in version.get("selectableFields") or ()]
         return Selection.parse(call.resource, call.options.label_selector, call.options.field_selector, selectable)
 
-    def _get(self, call: Call) -> web.Response:
+    async def _get(self, call: Call) -> web.Response:
         record = get(self.storage, call.resource, call.namespace, call.path.name)
-        return call.respond(call.renderer.record(call.resource, record))
+        return call.respond(await self.converter.run(lambda: call.renderer.record(call.resource, record)))
 
-    def _list(self, call: Call) -> web.Response:
+    async def _list(self, call: Call) -> web.Response:
         namespace = call.namespace or None
-        page = list_page(self.storage, call.resource, namespace, self._selection(call), call.options)
-        return call.respond(call.renderer.list(call.resource, page.records, page.meta))
+        if call.resource.table is not None:
+            await self.converter.prepare(call.resource, self.storage.all(call.resource.storage_key, namespace))
+
+        def body() -> bytes:
+            page = list_page(self.storage, call.resource, namespace, self._selection(call), call.options)
+            return call.renderer.list(call.resource, page.records, page.meta)
+
+        return call.respond(await self.converter.run(body))
 
     async def _watch(self, call: Call) -> web.StreamResponse:
         options = call.options
@@ -200,6 +228,7 @@ class Handlers:
             initial_end=bool(initial),
             deadline=asyncio.get_running_loop().time() + seconds,
             stop=self._stop,
+            prepare=self.converter.prepare,
         )
         response = web.StreamResponse(
             headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
@@ -211,7 +240,10 @@ class Handlers:
                 await response.prepare(call.request)
                 headings = True
                 try:
-                    first = watch.start()
+                    await self.converter.prepare(
+                        call.resource, self.storage.all(call.resource.storage_key, call.namespace or None)
+                    )
+                    first = await self.converter.run(watch.start)
                 except StatusError as error:
                     first = [error_event(error)]
                     await response.write(call.renderer.event(call.resource, first[0], headings=True))
@@ -224,12 +256,15 @@ class Handlers:
                             lines.append(call.renderer.event(call.resource, event, headings=headings))
                             headings = False
                         await response.write(b"".join(lines))
-                async for batch in watch.events():
-                    lines = []
-                    for event in batch:
-                        lines.append(call.renderer.event(call.resource, event, headings=headings))
-                        headings = False
-                    await response.write(b"".join(lines))
+                try:
+                    async for batch in watch.events():
+                        lines = []
+                        for event in batch:
+                            lines.append(call.renderer.event(call.resource, event, headings=headings))
+                            headings = False
+                        await response.write(b"".join(lines))
+                except StatusError as error:  # a conversion webhook failed
+                    await response.write(call.renderer.event(call.resource, error_event(error), headings=False))
                 await response.write_eof()
         except ConnectionError:
             pass  # the client has gone; nobody is left to tell
@@ -240,42 +275,110 @@ class Handlers:
     # ------------------------------------------------------------------ writes
 
     async def _create(self, call: Call) -> web.Response:
-        draft = self.writer.draft_create(call.resource, call.namespace, await call.body(), call.options)
-        return self._written(call, self.commit(draft))
+        body = await call.body()
+
+        def draft(body: Body) -> Draft:
+            return self.writer.draft_create(call.resource, call.namespace, body, call.options)
+
+        return await self._written(call, await self._commit(call, body, draft))
 
     async def _update(self, call: Call) -> web.Response:
         body = await call.body()
         path = call.path
-        draft = self.writer.draft_update(
-            call.resource, call.namespace, path.name, path.subresource, body, call.options
-        )
-        return self._written(call, self.commit(draft))
+
+        def draft(body: Body) -> Draft:
+            return self.writer.draft_update(
+                call.resource, call.namespace, path.name, path.subresource, body, call.options
+            )
+
+        return await self._written(call, await self._commit(call, body, draft))
 
     async def _patch(self, call: Call) -> web.Response:
         body = await call.body()
         path = call.path
-        draft = self.writer.draft_patch(
-            call.resource,
-            call.namespace,
-            path.name,
-            path.subresource,
-            call.content_type,
-            body,
-            call.options,
+
+        def draft(body: Body) -> Draft:
+            return self.writer.draft_patch(
+                call.resource,
+                call.namespace,
+                path.name,
+                path.subresource,
+                call.content_type,
+                body,
+                call.options,
+            )
+
+        return await self._written(call, await self._commit(call, body, draft))
+
+    async def _commit(self, call: Call, body: Body, draft_of: Callable[[Body], Draft]) -> Outcome:
+        """The second half of a write, in which admission webhooks have their say.
+
+        They take time, in which the object may change. A write that names no version does not mind: it is drafted
+        from the new state and admitted again, as on the real server.
+        """
+        if self.gate.open and call.resource.table is None:
+            return self.writer.commit(draft_of(body))
+        for attempt in range(_ATTEMPTS):
+            draft = await self.converter.run(lambda: draft_of(copy.deepcopy(body)))
+            await self._admit(call, draft)
+            try:
+                return await self.converter.run(functools.partial(self.writer.commit, draft))
+            except StatusError as error:
+                raced = error.reason == "Conflict" or (
+                    error.reason == "AlreadyExists" and call.request.method == "PATCH"
+                )
+                if not raced or attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _admit(self, call: Call, draft: Draft) -> None:
+        if self.gate.open:
+            return
+        try:
+            await self._admitted(call, draft)
+        except StatusError as error:
+            error.warnings = call.options.warnings
+            raise
+
+    async def _admitted(self, call: Call, draft: Draft) -> None:
+        warnings = call.options.warnings
+        request = attributes(draft, call.user)
+        changed = await self.gate.mutate(request, warnings)
+        if changed is not None:
+            take(draft, changed)
+            request = attributes(draft, call.user)
+        if self.gate.validators(request):
+            complete = self.writer.rehearse(draft)
+            await self.gate.validate(attributes(draft, call.user, obj=complete), warnings)
+
+    async def admit_delete(self, call: Call, record: Record, options: DeleteOptions) -> None:
+        """Let webhooks judge the deletion of one object."""
+        if self.gate.open:
+            return
+        resource = call.resource
+        request = Attributes(
+            operation="DELETE",
+            resource=resource,
+            name=record.name,
+            namespace=record.namespace,
+            kind=(resource.group, resource.version, resource.kind),
+            old=await self.converter.run(lambda: from_storage(resource, record.obj)),
+            user=call.user,
+            dry_run=options.dry_run,
+            options=options.render(),
         )
-        return self._written(call, self.commit(draft))
+        await self.gate.mutate(request, call.options.warnings)
+        await self.gate.validate(request, call.options.warnings)
 
-    def commit(self, draft: Draft) -> Outcome:
-        """The second half of a write, where admission webhooks would have their say."""
-        return self.writer.commit(draft)
-
-    def _written(self, call: Call, outcome: Outcome) -> web.Response:
+    async def _written(self, call: Call, outcome: Outcome) -> web.Response:
         status = 201 if outcome.created else 200
-        return call.respond(call.renderer.object(call.resource, outcome.obj), status)
+        obj = await self.converter.run(lambda: from_storage(call.resource, outcome.obj))
+        return call.respond(call.renderer.object(call.resource, obj), status)
 
     async def _delete(self, call: Call) -> web.Response:
         options = await call.delete_options()
         name = call.path.name
+        await self.admit_delete(call, get(self.storage, call.resource, call.namespace, name), options)
         try:
             deleted = self.writer.delete(call.resource, call.namespace, name, options)
         except (Stale, Missing):
@@ -285,17 +388,23 @@ class Handlers:
             return call.respond(
                 Renderer(Shape(yaml=call.shape.yaml), "", self._clock).object(call.resource, status)
             )
-        return call.respond(call.renderer.object(call.resource, deleted.obj))
+        obj = await self.converter.run(lambda: from_storage(call.resource, deleted.obj))
+        return call.respond(call.renderer.object(call.resource, obj))
 
     async def _delete_collection(self, call: Call) -> web.Response:
         options = await call.delete_options()
         selection = self._selection(call)
-        page = list_page(self.storage, call.resource, call.namespace or None, selection, call.options)
-        objects = []
+        listing = functools.partial(
+            list_page, self.storage, call.resource, call.namespace or None, selection, call.options
+        )
+        page = await self.converter.run(listing)
+        objects: list[Obj] = []
         for index, record in enumerate(page.records):
             try:
+                await self.admit_delete(call, record, options)
                 deleted = self.writer.delete(call.resource, record.namespace, record.name, options)
-                objects.append(deleted.obj)
+                view = functools.partial(from_storage, call.resource, deleted.obj)
+                objects.append(await self.converter.run(view))
             except StatusError as error:
                 if error.code != 404:
                     raise

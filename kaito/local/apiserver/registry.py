@@ -17,6 +17,7 @@ from functools import lru_cache
 from manager.types import Obj
 
 from .builtin import ALL_VERBS, BUILTIN_ROWS, Row
+from .hooks.table import Table
 from .schema import Schema
 from .tables.column import Column
 
@@ -51,6 +52,7 @@ class ResourceType:
     is_crd: bool = False
     storage_group: str = ""
     scale: ScalePaths | None = None
+    table: Table | None = None  # of a CRD that converts by webhook: what is known in this version
     deprecation_warning: str | None = None  # sent as a Warning header when this version is used
 
     @property
@@ -126,6 +128,8 @@ def types_from_crd(crd: Obj) -> list[ResourceType]:
     names = spec["names"]
     versions = spec["versions"]
     storage = next(version["name"] for version in versions if version.get("storage"))
+    conversion = spec.get("conversion") or {}
+    table = Table(conversion.get("webhook") or {}) if conversion.get("strategy") == "Webhook" else None
     types = []
     for version in sorted(versions, key=lambda item: version_priority(str(item["name"]))):
         if not version.get("served"):
@@ -160,6 +164,7 @@ def types_from_crd(crd: Obj) -> list[ResourceType]:
                 )
                 if scale
                 else None,
+                table=table,
                 deprecation_warning=warning,
             )
         )

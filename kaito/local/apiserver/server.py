@@ -36,6 +36,9 @@ from kaito.local.apiserver.bootstrap import bootstrap
 from kaito.local.apiserver.crds import CrdKeeper
 from kaito.local.apiserver.errors import ApiServerError
 from kaito.local.apiserver.handlers import BOOKMARK_SECONDS, Handlers
+from kaito.local.apiserver.hooks.calling import Caller
+from kaito.local.apiserver.hooks.converting import Converter
+from kaito.local.apiserver.hooks.gate import Gate
 from kaito.local.apiserver.kubelet import KubeletProxy
 from kaito.local.apiserver.registry import Registry, ResourceType
 from kaito.local.apiserver.storage import Storage, WriteFailed
@@ -166,7 +169,13 @@ class ApiServer:
         )
         keeper = CrdKeeper(storage, registry, self._clock)
         writer = Writer(storage, Admission(storage, registry, addresses), keeper, clock=self._clock)
-        handlers = Handlers(storage, writer, keeper, self._clock, bookmark_seconds=self._bookmark_seconds)
+        caller = Caller(storage)
+        self._stack.push_async_callback(caller.close)
+        converter = Converter(caller)
+        gate = Gate(storage, registry, caller, converter)
+        handlers = Handlers(
+            storage, writer, keeper, self._clock, gate, converter, bookmark_seconds=self._bookmark_seconds
+        )
 
         def account_uid(namespace: str, name: str) -> str | None:
             record = storage.get("serviceaccounts", namespace, name)

@@ -9,21 +9,25 @@ from __future__ import annotations
 import copy
 import datetime as dt
 from collections.abc import Callable
+from dataclasses import replace
 
 from aiohttp import web
 
 from kaito.local.apiserver.auth import ServiceAccountTokens
+from kaito.local.apiserver.builtin import subresource
 from kaito.local.apiserver.conversion import from_storage
 from kaito.local.apiserver.deletion import DeleteOptions, rfc3339
 from kaito.local.apiserver.errors import StatusError, bad_request, conflict, method_not_allowed, not_found
 from kaito.local.apiserver.handlers import Call, Handlers
+from kaito.local.apiserver.hooks.matching import Attributes
 from kaito.local.apiserver.kubelet import KubeletProxy
 from kaito.local.apiserver.patching import PatchError, json_merge, json_patch
 from kaito.local.apiserver.reads import get
 from kaito.local.apiserver.registry import ResourceType
 from kaito.local.apiserver.requests import Body
 from kaito.local.apiserver.scale import scale_of, with_replicas
-from kaito.local.apiserver.storage import Stale, Storage
+from kaito.local.apiserver.storage import Record, Stale, Storage
+from kaito.local.apiserver.writes import Draft
 from manager.selectors import selector_from
 from manager.types import Obj
 
@@ -98,6 +102,7 @@ class Subresources:
         if name == "log" and method == "GET":
             return await self._kubelet.logs(call.request, call.namespace, call.path.name, call.query)
         if name in ("exec", "attach", "portforward") and method in ("GET", "POST"):
+            await self._admit(call, _connection(call), "CONNECT")
             return await self._kubelet.stream(call.request, name, call.namespace, call.path.name, call.query)
         if method == "POST":
             if name == "binding":
@@ -108,6 +113,33 @@ class Subresources:
                 return await self._token(call)
         raise method_not_allowed()
 
+    async def _admit(self, call: Call, obj: Obj, operation: str = "CREATE", *, old: Obj | None = None) -> Obj:
+        """Let webhooks judge and change what a subresource was sent; what comes back is to be done."""
+        gate = self._handlers.gate
+        if gate.open:
+            return obj
+        resource, name = call.resource, call.path.subresource
+        kind = subresource(resource.plural, name)
+        options = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions"}.get(operation)
+        request = Attributes(
+            operation=operation,
+            resource=resource,
+            name=call.path.name,
+            namespace=call.namespace,
+            kind=(kind.group, kind.version, kind.kind),
+            subresource=name,
+            obj={"apiVersion": f"{kind.group}/{kind.version}".lstrip("/"), "kind": kind.kind, **obj},
+            old=old,
+            user=call.user,
+            dry_run=call.options.dry_run,
+            options={"kind": options, "apiVersion": "meta.k8s.io/v1"} if options else None,
+        )
+        changed = await gate.mutate(request, call.options.warnings)
+        if changed is not None:
+            request = replace(request, obj=changed)
+        await gate.validate(request, call.options.warnings)
+        return obj if changed is None else changed
+
     async def _scale(self, call: Call) -> web.Response:
         resource, path = call.resource, call.path
         method = call.request.method
@@ -115,12 +147,11 @@ class Subresources:
             raise method_not_allowed()
         if method == "GET":
             record = get(self._storage, resource, call.namespace, path.name)
-            return call.respond(
-                call.renderer.object(resource, scale_of(resource, from_storage(resource, record.obj)))
-            )
+            current = await self._view(resource, record)
+            return call.respond(call.renderer.object(resource, scale_of(resource, current)))
         body = await call.body()
         record = get(self._storage, resource, call.namespace, path.name)
-        current = from_storage(resource, record.obj)
+        current = await self._view(resource, record)
         scale = body.value
         if method == "PATCH":
             try:
@@ -130,24 +161,36 @@ class Subresources:
                     scale = json_merge(scale_of(resource, current), body.obj())
             except PatchError as error:
                 raise StatusError(error.status, "BadRequest", error.message) from error
+        if not self._handlers.gate.open:
+            scale = await self._admit(call, Body(scale, []).obj(), "UPDATE", old=scale_of(resource, current))
+            record = get(self._storage, resource, call.namespace, path.name)
+            current = await self._view(resource, record)
         wanted = with_replicas(resource, copy.deepcopy(current), Body(scale, []).obj())
         if resource.is_crd:
             wanted["metadata"].setdefault("resourceVersion", str(record.revision))
-        draft = self._handlers.writer.draft_update(
-            resource, call.namespace, path.name, "", Body(wanted, []), call.options
-        )
-        outcome = self._handlers.commit(draft)
-        return call.respond(call.renderer.object(resource, scale_of(resource, outcome.obj)))
+        writer, run = self._handlers.writer, self._handlers.converter.run
+
+        def drafted() -> Draft:
+            body = Body(copy.deepcopy(wanted), [])
+            return writer.draft_update(resource, call.namespace, path.name, "", body, call.options)
+
+        draft = await run(drafted)
+        outcome = await run(lambda: writer.commit(draft))
+        changed = await run(lambda: from_storage(resource, outcome.obj))
+        return call.respond(call.renderer.object(resource, scale_of(resource, changed)))
+
+    async def _view(self, resource: ResourceType, record: Record) -> Obj:
+        return await self._handlers.converter.run(lambda: from_storage(resource, record.obj))
 
     async def _bind(self, call: Call) -> web.Response:
-        binding = (await call.body()).obj()
+        binding = await self._admit(call, (await call.body()).obj())
         if not call.options.dry_run:
             now = rfc3339(self._clock())
             bind(self._storage, call.resource, call.namespace, call.path.name, binding, now)
         return call.respond(call.renderer.object(call.resource, _SUCCESS), 201)
 
     async def _evict(self, call: Call) -> web.Response:
-        eviction = (await call.body()).obj()
+        eviction = await self._admit(call, (await call.body()).obj())
         options = DeleteOptions.parse(eviction.get("deleteOptions") or {})
         options.dry_run = options.dry_run or call.options.dry_run
         pod = get(self._storage, call.resource, call.namespace, call.path.name)
@@ -175,7 +218,7 @@ class Subresources:
                 )
 
     async def _token(self, call: Call) -> web.Response:
-        request = (await call.body()).obj()
+        request = await self._admit(call, (await call.body()).obj())
         account = self._storage.get("serviceaccounts", call.namespace, call.path.name)
         if account is None:
             raise not_found(call.resource, call.path.name)
@@ -197,6 +240,20 @@ class Subresources:
         status = {"token": token, "expirationTimestamp": rfc3339(expires)}
         answer = {**request, "metadata": meta, "spec": {**spec, "expirationSeconds": seconds}, "status": status}
         return call.respond(call.renderer.object(call.resource, answer), 201)
+
+
+def _connection(call: Call) -> Obj:
+    """The options of a connection, which are in its query."""
+    query = call.request.query
+    flags = ("stdin", "stdout", "stderr", "tty")
+    options: Obj = {flag: True for flag in flags if query.get(flag, "").lower() in ("1", "t", "true")}
+    if "container" in query:
+        options["container"] = query["container"]
+    if "command" in query:
+        options["command"] = query.getall("command")
+    if "ports" in query:
+        options["ports"] = [int(port) for port in query.getall("ports") if port.isdigit()]
+    return options
 
 
 def _selects(selector: Obj, pod: Obj) -> bool:

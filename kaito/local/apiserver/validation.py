@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kaito.local.apiserver.fielderrors import FieldError, duplicate, invalid, not_supported, required
+from kaito.local.apiserver.hooks.rules import validate_configuration
 from kaito.local.apiserver.registry import ResourceType
 from manager.types import Obj
 
@@ -306,6 +307,8 @@ _NEW: dict[tuple[str, str], Callable[[Obj], Problems]] = {
     ("apps", "DaemonSet"): _workload,
     ("batch", "Job"): _job,
     ("batch", "CronJob"): _cron_job,
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): validate_configuration,
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): validate_configuration,
 }
 
 

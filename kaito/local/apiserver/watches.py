@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -27,6 +27,8 @@ __all__ = ["Event", "Watch"]
 
 _MAX_PENDING = 50_000  # events that wait for one slow reader
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+Prepare = Callable[[ResourceType, Iterable[Record]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Watch:
         initial_end: bool,
         deadline: float,
         stop: asyncio.Event,
+        prepare: Prepare,
     ) -> None:
         """Prepare a watch.
 
@@ -64,6 +67,7 @@ class Watch:
             initial_end: mark the end of the present objects with an annotated bookmark.
             deadline: loop time at which the watch ends normally.
             stop: set when the server stops; ends the watch at once.
+            prepare: awaited before changes are shown: has their objects converted, where that needs asking.
         """
         self._storage = storage
         self._resource = resource
@@ -75,6 +79,7 @@ class Watch:
         self._initial_end = initial_end
         self._deadline = deadline
         self._stop = stop
+        self._prepare = prepare
         self._pending: deque[Change] = deque()
         self._wake = asyncio.Event()
         self._overflow = False
@@ -145,6 +150,9 @@ class Watch:
             if self._pending:
                 changes = list(self._pending)
                 self._pending.clear()
+                if self._resource.table is not None:
+                    involved = [record for one in changes for record in (one.record, one.previous) if record]
+                    await self._prepare(self._resource, involved)
                 batch = list(self._translate(changes))
                 if batch:
                     yield batch

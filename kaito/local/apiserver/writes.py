@@ -13,7 +13,7 @@ import copy
 import datetime as dt
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kaito.local.apiserver.admission import Admission
@@ -50,7 +50,7 @@ from kaito.local.apiserver.strategy import (
 from kaito.local.apiserver.validation import validate_metadata, validate_new
 from manager.types import Obj
 
-__all__ = ["Deleted", "Draft", "Outcome", "Writer"]
+__all__ = ["Deleted", "Draft", "Outcome", "Writer", "check_finalizers"]
 
 _UNCONDITIONAL = "must be specified for an update"
 APPLY = "application/apply-patch+yaml"
@@ -74,11 +74,12 @@ class Draft:
     obj: Obj
     record: Record | None  # the state it was made from; None creates
     old: Obj | None  # the same, at the request's version
+    generated: bool = False  # its name was made here
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a write led to, at the request's version."""
+    """What a write led to, as stored."""
 
     obj: Obj
     created: bool = False
@@ -86,7 +87,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a delete led to: the last or the new state, and whether the object is gone."""
+    """What a delete led to: the last or the new state, as stored, and whether the object is gone."""
 
     obj: Obj
     gone: bool
@@ -132,7 +133,8 @@ class Writer:
             )
         if meta.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
-        if not meta.get("name") and meta.get("generateName"):
+        generated = not meta.get("name") and bool(meta.get("generateName"))
+        if generated:
             meta["name"] = generate_name(str(meta["generateName"]), self._chance)
         name = str(meta.get("name") or "")
         if self._crds.terminating(resource):
@@ -144,7 +146,7 @@ class Writer:
             obj = own(resource, None, obj, "", options, self._now())
         stamp_new(resource, obj, namespace=namespace, now=self._now())
         reset_status(resource, obj)
-        return Draft(resource, namespace, name, "", options, obj, None, None)
+        return Draft(resource, namespace, name, "", options, obj, None, None, generated)
 
     def draft_update(
         self, resource: ResourceType, namespace: str, name: str, subresource: str, body: Body, options: Options
@@ -298,7 +300,7 @@ class Writer:
         if not subresource:
             obj = default(resource, obj)
         obj = copy.deepcopy(obj)  # parts of it are the stored object
-        _check_finalizers(resource, obj, old)
+        check_finalizers(resource, obj, old)
         if not managed:
             obj = own(resource, old, obj, subresource, options, self._now())
         return Draft(resource, record.namespace, record.name, subresource, options, obj, record, old)
@@ -311,6 +313,23 @@ class Writer:
         Raises:
             StatusError: it is not valid, or what it was made from has changed (409 Conflict).
         """
+        self._complete(draft)
+        stored = to_storage(draft.resource, draft.obj)
+        if draft.record is None:
+            return self._create(draft, stored)
+        return self._update(draft, stored)
+
+    def rehearse(self, draft: Draft) -> Obj:
+        """The object that a commit of the draft would store, complete and valid; nothing is stored or changed.
+
+        Raises:
+            StatusError: it is not valid.
+        """
+        trial = replace(draft, obj=copy.deepcopy(draft.obj))
+        self._complete(trial)
+        return trial.obj
+
+    def _complete(self, draft: Draft) -> None:
         resource, obj, old = draft.resource, draft.obj, draft.old
         now = self._now()
         if old is not None:
@@ -323,10 +342,6 @@ class Writer:
                 self._validate_early(resource, obj, old, draft.name)
                 self._admission.admit(resource, obj, old, now=now)
             self._validate(resource, obj, old, draft)
-        stored = to_storage(resource, obj)
-        if draft.record is None:
-            return self._create(draft, stored)
-        return self._update(draft, stored)
 
     def _validate_early(self, resource: ResourceType, obj: Obj, old: Obj | None, name: str) -> None:
         """What must hold before admission may look into the object."""
@@ -351,21 +366,21 @@ class Writer:
         if self._storage.get(key, draft.namespace, draft.name) is not None:
             raise already_exists(resource, draft.name)
         if draft.options.dry_run:
-            return Outcome(from_storage(resource, stored), created=True)
+            return Outcome(stored, created=True)
         try:
             record = self._storage.create(key, draft.namespace, draft.name, stored)
         except Exists:
             raise already_exists(resource, draft.name) from None
-        return Outcome(from_storage(resource, record.obj), created=True)
+        return Outcome(record.obj, created=True)
 
     def _update(self, draft: Draft, stored: Obj) -> Outcome:
         resource, record = draft.resource, draft.record
         assert record is not None  # noqa: S101 - the caller's branch
         stored["metadata"]["resourceVersion"] = str(record.revision)
         if _same(stored, record.obj):
-            return Outcome(from_storage(resource, record.obj))
+            return Outcome(record.obj)
         if draft.options.dry_run:
-            return Outcome(from_storage(resource, stored))
+            return Outcome(stored)
         key = resource.storage_key
         try:
             if is_finished(stored):
@@ -378,7 +393,7 @@ class Writer:
             raise conflict(resource, draft.name) from None
         except Missing:
             raise not_found(resource, draft.name) from None
-        return Outcome(from_storage(resource, record.obj))
+        return Outcome(record.obj)
 
     # ------------------------------------------------------------------ delete
 
@@ -398,7 +413,7 @@ class Writer:
             raise conflict(resource, name, why)
         verdict = decide(resource, record.copy(), options, self._clock())
         if options.dry_run or (verdict.obj is None and not verdict.remove):
-            return Deleted(from_storage(resource, verdict.obj or record.obj), verdict.remove)
+            return Deleted(verdict.obj or record.obj, verdict.remove)
         key = resource.storage_key
         if verdict.obj is not None and key == CRDS:
             self._admission.admit(resource, verdict.obj, record.obj, now=self._now())
@@ -406,10 +421,11 @@ class Writer:
             record = self._storage.delete(key, namespace, name, expected=record.revision, final=verdict.obj)
         elif verdict.obj is not None:
             record = self._storage.update(key, namespace, name, verdict.obj, expected=record.revision)
-        return Deleted(from_storage(resource, record.obj), verdict.remove)
+        return Deleted(record.obj, verdict.remove)
 
 
-def _check_finalizers(resource: ResourceType, obj: Obj, old: Obj) -> None:
+def check_finalizers(resource: ResourceType, obj: Obj, old: Obj) -> None:
+    """Refuse new finalizers on an object that is being deleted."""
     if not old["metadata"].get("deletionTimestamp"):
         return
     known = set(old["metadata"].get("finalizers") or ())
