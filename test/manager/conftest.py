@@ -13,9 +13,12 @@ from aiohttp.test_utils import TestServer
 from manager.client import Client
 from manager.config import RestConfig
 from manager.errors import AlreadyExists, ApiError, ManagerError
+from manager.informer import Informer
+from manager.meta import key, resource_version
 from manager.reflector import Reflector, Upstream
 from manager.resources import CONFIGMAPS, CRDS
 from manager.testing.controlplane import assets
+from manager.testing.ledger import Ledger
 from manager.testing.mirror import Even, Mirror
 from manager.testing.scripted import Script
 from manager.types import Obj, Resource
@@ -151,3 +154,34 @@ def _widget_crd() -> Obj:
         "metadata": {"name": f"{WIDGETS.plural}.{WIDGETS.group}"},
         "spec": {"group": WIDGETS.group, "scope": "Namespaced", "names": names, "versions": [version]},
     }
+
+
+class Informing:
+    """An informer whose reflector is made to measure, with a ``Ledger`` as its handler, inside ``async with``."""
+
+    def __init__(self, client: Client, resource: Resource, **options: Any) -> None:
+        self.errors: list[ManagerError] = []
+        self.ledger = Ledger()
+        self.informer = Informer(client, resource)
+        self.registration = self.informer.add_handler(self.ledger)
+        options = {"rng": Even(1), "on_error": self.errors.append, **options}
+        self.reflector = self.informer._reflector = Reflector(client, resource, self.informer, **options)
+
+    async def __aenter__(self) -> Informing:
+        self.task = asyncio.create_task(self.informer.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.task.cancel()
+        (outcome,) = await asyncio.gather(self.task, return_exceptions=True)
+        assert isinstance(outcome, asyncio.CancelledError), f"the informer ended with {outcome!r}"
+
+    def versions(self) -> dict[str, str]:
+        """The version of every object in the store, by key."""
+        return {key(obj): resource_version(obj) for obj in self.informer.store.list()}
+
+
+@pytest.fixture
+def informing() -> type[Informing]:
+    """Makes a running informer: ``async with informing(client, resource) as run``."""
+    return Informing
