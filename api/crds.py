@@ -6,7 +6,7 @@ server that knows no CEL (before 1.25) drops the rules, and ``api.validation`` i
 things; only kubectl must be told not to check the manifest against such a server's own schema
 (``--validate=false``). Descriptions are the fields' own, so that ``kubectl explain`` is the manual.
 ``hack/generate.py`` writes the result to ``config/crd``; the NodeClaim, which Karpenter brings itself, to
-``config/nodeclaim``.
+``config/nodeclaim``. The webhook's configuration goes the same way.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 from api import v1, v1alpha1, v1alpha5, v1beta1
 from api.model import Obj, Resource
 from api.schema import structural
+from api.webhook import service_client, workspace_webhook
 
 _HEADER = "# Generated from the models in api/ by hack/generate.py. Do not edit.\n"
 
@@ -33,6 +34,8 @@ def render_files() -> Iterator[tuple[str, str]]:
     for folder, crd in (*(("crd", crd) for crd in crds()), ("nodeclaim", nodeclaim_crd())):
         text = yaml.safe_dump(crd, sort_keys=False, width=110)
         yield f"{folder}/{crd['metadata']['name']}.yaml", _HEADER + text
+    webhook = workspace_webhook(service_client())
+    yield "webhook/configuration.yaml", _HEADER + yaml.safe_dump(webhook, sort_keys=False, width=110)
 
 
 def workspace_crd() -> Obj:

@@ -22,6 +22,7 @@ from api.errors import InvalidSpec
 Obj = dict[str, Any]
 
 RULES: Final = "x-kubernetes-validations"
+_MANY: Final = 200  # findings about one object; more is not a mistake in it, it is another thing
 
 
 def _none_is_empty(default: type[dict[Any, Any]] | type[list[Any]]) -> BeforeValidator:
@@ -154,7 +155,9 @@ class Resource(ApiModel):
 
 
 def problems_of(error: ValidationError) -> list[tuple[str, str]]:
-    """pydantic's findings as ``(field path, what is wrong)``, paths as in the manifest."""
+    """pydantic's findings as ``(field path, what is wrong)``, paths as in the manifest. Thousands are counted."""
+    if error.error_count() > _MANY:
+        return [("", f"{error.error_count()} fields are missing or of the wrong type")]
     return [(_path(item["loc"]), item["msg"].lower()) for item in error.errors(include_url=False)]
 
 

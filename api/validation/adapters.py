@@ -28,7 +28,7 @@ def rules(adapters: Sequence[AdapterSpec], switches: Switches, *, vllm: bool = T
             f"there are {len(adapters)}",
         )
     seen: set[str] = set()
-    for index, adapter in enumerate(adapters):
+    for index, adapter in enumerate(adapters[: 2 * MAX_ADAPTERS]):
         path = f"inference.adapters[{index}]"
         if adapter.source is None:
             yield Violation(

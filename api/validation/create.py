@@ -6,6 +6,7 @@ only: the later rules could not read it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from api import keys
@@ -28,7 +29,7 @@ def validate_create(obj: Obj, *, switches: Switches = DEFAULT, world: World = UN
     try:
         ws = Workspace.parse(obj)
     except InvalidSpec as error:
-        return found + [Violation(path, what) for path, what in error.problems]
+        return found + [Violation(path, what, _explain(path)) for path, what in error.problems]
     found += _kind(ws)
     found += metadata.rules(ws, switches)
     found += _halves(ws)
@@ -39,6 +40,11 @@ def validate_create(obj: Obj, *, switches: Switches = DEFAULT, world: World = UN
     if ws.tuning is not None:
         found += tuning.rules(ws, ws.tuning, switches, world)
     return found
+
+
+def _explain(path: str) -> str:
+    fields = re.sub(r"\[[^\]]*\]", "", path)
+    return f"see `kubectl explain {'.'.join(filter(None, ('workspace', fields)))}`"
 
 
 def _fields(obj: Obj) -> Iterator[Violation]:

@@ -6,18 +6,20 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from api.catalog import find_preset, sku, suggest_skus
+from api.catalog import find_preset, sku, skus, suggest_skus
 from api.quantity import GIB, render_gib
 from api.v1alpha1 import LabelSelector, Workspace
 from api.v1alpha1.workspace import Partition, PartitionMode
-from api.validation.rules import is_label_key, is_label_value, is_reserved_label, shown
+from api.validation.rules import is_label_key, is_label_value, is_reserved_label, nearest, shown
 from api.validation.switches import Switches
 from api.validation.violation import Violation
 
 # An instance type that the catalogue does not know may still be one of Azure's: it has many.
 UNKNOWN_SKU_PREFIXES: Final = ("Standard_N", "Standard_D")
 _PATH: Final = "resource.instanceType"
+_PREFIX: Final = "Standard_"
 _LONGEST_NAME: Final = 100
+_MOST_LABELS: Final = 64
 
 # Upstream's table: every profile without extras (+me) of the GPUs from A30 to B200.
 MIG_PROFILES: Final = frozenset(
@@ -82,6 +84,10 @@ def _selector(selector: LabelSelector, switches: Switches) -> Iterator[Violation
             "use matchLabels",
         )
         return
+    if len(labels) > _MOST_LABELS:
+        what = f"invalid labelSelector: {len(labels)} labels are more than a node should bear"
+        yield Violation("resource.labelSelector", what, f"use {_MOST_LABELS} at most")
+        return
     for key, value in labels.items():
         wrong = "value" if is_label_key(key) else "key"
         if wrong == "key" or not is_label_value(value):
@@ -125,11 +131,21 @@ def _instance_type(name: str, switches: Switches) -> Iterator[Violation]:
 
 def unknown_sku(name: str) -> Violation:
     """The violation for an instance type that does not exist, with the nearest names."""
-    near = suggest_skus(name, 1) if len(name) <= _LONGEST_NAME else ()
-    hint = f"did you mean {near[0]}?" if near else "`kaito skus` lists those that are known"
-    if not near and not name.startswith("Standard_"):
+    near = nearest_sku(name)
+    hint = f"did you mean {near}?" if near else "`kaito skus` lists those that are known"
+    if not near and not name.startswith(_PREFIX):
         hint = "Azure's GPU types begin with Standard_N, for example Standard_NC24ads_A100_v4"
     return Violation(_PATH, f"Unsupported instance type {shown(name)}", hint)
+
+
+def nearest_sku(name: str) -> str | None:
+    """The known instance type that was probably meant. The prefix that all have in common says nothing."""
+    if not name.startswith(_PREFIX):
+        near = suggest_skus(name, 1) if len(name) <= _LONGEST_NAME else ()
+        return near[0] if near else None
+    rest = (item.instance_type.removeprefix(_PREFIX) for item in skus() if item.instance_type.startswith(_PREFIX))
+    found = nearest(name.removeprefix(_PREFIX), rest)
+    return f"{_PREFIX}{found}" if found else None
 
 
 # ------------------------------------------------------------------------------ parts of GPUs

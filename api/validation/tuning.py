@@ -15,6 +15,7 @@ from api.validation.urls import problem_of_url
 from api.validation.violation import Violation
 from api.validation.world import World
 
+_MOST_URLS = 1000
 _IMAGE_HINT = "write registry/repository:tag"
 _NO_VOLUMES = "Volume support is not implemented yet"
 
@@ -70,6 +71,10 @@ def _input(source: DataSource, switches: Switches) -> Iterator[Violation]:
         )
     if volume and not switches.volumes:
         yield Violation("tuning.input.volumeSource", _NO_VOLUMES, "use urls or an image")
+    if len(source.urls) > _MOST_URLS:
+        what = f"{len(source.urls)} URLs are too many for one download"
+        yield Violation("tuning.input.urls", what, f"name {_MOST_URLS} at most, or use an image or a volume")
+        return
     for index, url in enumerate(source.urls):
         problem = problem_of_url(url, private=switches.private_urls)
         if problem:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from api import keys
-from api.catalog import Preset, find_preset, sku, suggest_skus
+from api.catalog import Preset, find_preset, sku
 from api.errors import InvalidSpec
 from api.model import Obj
 from api.reasons import Cause, Reason
@@ -19,10 +19,12 @@ from api.v1alpha1 import AccessMode, PresetSpec, Workspace
 from api.validation.images import parse_image
 from api.validation.inference import RETIRED, capacity, shortfalls, suggestions
 from api.validation.metadata import TRANSFORMERS, VLLM, bypasses
+from api.validation.resource import nearest_sku
 from api.validation.rules import is_object_name, is_reserved_label, placeholders, shown
 from api.validation.switches import DEFAULT, Switches
 from api.validation.world import UNSEEN, World
 
+_MOST: Final = 20  # API servers pass 4096 characters on
 _SERVICE: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -32,7 +34,7 @@ def warnings(obj: Obj, *, switches: Switches = DEFAULT, world: World = UNSEEN) -
         ws = Workspace.parse(obj)
     except InvalidSpec:
         return []
-    return [
+    found = [
         *_metadata(ws),
         *_nodes(ws, switches),
         *(cause.render() for cause in gpu_causes(ws)),
@@ -40,6 +42,7 @@ def warnings(obj: Obj, *, switches: Switches = DEFAULT, world: World = UNSEEN) -
         *_data(ws),
         *(cause.render() for cause in placeholder_causes(ws)),
     ]
+    return found[:_MOST]
 
 
 def _metadata(ws: Workspace) -> Iterator[str]:
@@ -65,8 +68,8 @@ def _nodes(ws: Workspace, switches: Switches) -> Iterator[str]:
         return
     known = sku(name)
     if known is None:
-        near = suggest_skus(name, 1) if len(name) <= 100 else ()
-        meant = f"; did you mean {near[0]}?" if near else ""
+        near = nearest_sku(name)
+        meant = f"; did you mean {near}?" if near else ""
         yield (
             f"resource.instanceType: {shown(name)} is not in the catalogue, so whether the model fits is not "
             f"checked{meant}"
@@ -191,5 +194,5 @@ def _names(ws: Workspace) -> Iterator[tuple[str, str]]:
 def _pairs(path: str, image: str | None, secrets: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if image:
         yield f"{path}.image", image
-    for index, name in enumerate(secrets):
+    for index, name in enumerate(secrets[:_MOST]):
         yield f"{path}.imagePullSecrets[{index}]", name

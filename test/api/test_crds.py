@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from api.crds import crds, machine_crd, nodeclaim_crd, render_files, workspace_crd
+from api.webhook import service_client, workspace_webhook
 
 ROOT = Path(__file__).parents[2]
 
@@ -190,7 +191,9 @@ def test_machine_shape() -> None:
 
 def test_files_are_yaml() -> None:
     """What is written reads back as what was generated."""
-    assert [yaml.safe_load(text) for _, text in render_files()] == [*crds(), nodeclaim_crd()]
+    webhook = workspace_webhook(service_client())
+
+    assert [yaml.safe_load(text) for _, text in render_files()] == [*crds(), nodeclaim_crd(), webhook]
 
 
 def test_nodeclaim_shape() -> None:
