@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from api import keys
 from api.conditions import Condition
-from api.model import ApiModel, Conditions, Resource, Strings, rules
+from api.model import ApiModel, Conditions, Resource, rules
 from api.quantity import Quantities
 from api.v1alpha5 import ResourceRequirements
 
@@ -25,6 +25,10 @@ KIND: Final = "NodeClaim"
 PLURAL: Final = "nodeclaims"
 
 _none_is_empty = BeforeValidator(lambda value: () if value is None else value)
+
+# A label's value has 63 characters at most; saying so keeps the rules below within the API server's budget.
+Value = Annotated[str, Field(json_schema_extra={"maxLength": 63})]
+Values = Annotated[tuple[Value, ...], _none_is_empty]
 
 _LABEL_PART: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_NAME: Final = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
@@ -112,7 +116,7 @@ class Requirement(ApiModel):
         ),
     )
     operator: Operator = Field(description="One of In, NotIn, Exists, DoesNotExist, Gt, Lt.")
-    values: Strings = Field(
+    values: Values = Field(
         default=(), description="The values; empty for Exists and DoesNotExist, one number for Gt and Lt."
     )
     min_values: int | None = Field(
