@@ -10,15 +10,16 @@ warning.
 from __future__ import annotations
 
 from api.validation.create import validate_create
-from api.validation.switches import DEFAULT, V012, V03, Switches, UnknownSwitch
+from api.validation.switches import DEFAULT, LENIENT, V012, V03, Switches, UnknownSwitch
 from api.validation.update import validate_update
-from api.validation.verdict import judge
+from api.validation.verdict import judge, judge_for_any
 from api.validation.violation import Verdict, Violation, shortened
 from api.validation.warn import warnings
 from api.validation.world import UNSEEN, Wanted, World, wanted
 
 __all__ = [
     "DEFAULT",
+    "LENIENT",
     "UNSEEN",
     "V012",
     "V03",
@@ -29,6 +30,7 @@ __all__ = [
     "Wanted",
     "World",
     "judge",
+    "judge_for_any",
     "shortened",
     "validate_create",
     "validate_update",

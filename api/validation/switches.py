@@ -108,6 +108,9 @@ _CLOUDS: Final = ("azure", "aws", "arc")
 
 DEFAULT: Final = Switches()
 
+LENIENT: Final = Switches(private_urls=True, mig=True, accelerator=True)
+"""What some operator admits: for who does not know how the operator at hand was started."""
+
 V03: Final = Switches(
     exact_case=True,
     hub_models=False,
