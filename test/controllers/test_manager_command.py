@@ -34,6 +34,7 @@ pytestmark = pytest.mark.timeout(90)
         ({"provider": "azure"}, "not in this release yet"),
         ({"provider": "gcp"}, "unknown cloud"),
         ({"log_level": "loud"}, "not a level"),
+        ({"admission_rules": "volume=true"}, "no admission rule"),
     ],
 )
 async def test_unusable_flags_are_told_with_a_way_out(flags: dict[str, Any], words: str) -> None:
