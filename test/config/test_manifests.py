@@ -212,6 +212,8 @@ ALLOWED = [
     ("workspace", "create", "secrets", "kaito-system"),
     ("workspace", "get", "secrets/workspace-webhook-cert", "kaito-system"),
     ("workspace", "get", "configmaps", "default"),
+    ("workspace", "watch", f"validatingwebhookconfigurations.admissionregistration.k8s.io/{CONFIGURATION}", ""),
+    ("workspace", "patch", f"validatingwebhookconfigurations.admissionregistration.k8s.io/{CONFIGURATION}", ""),
     ("machine", "patch", "machines.karpenter.sh/status", ""),
     ("machine", "delete", "machines.karpenter.sh", ""),
     ("machine", "delete", "nodes", ""),
@@ -253,9 +255,10 @@ async def test_service_accounts_may_do_their_work_and_no_more(plane: ControlPlan
 async def may(client: Client, account: str, verb: str, what: str, namespace: str) -> bool:
     """Ask the API server what a service account of ours may do."""
     name, _, subresource = what.partition("/")
-    if name == "secrets":  # that of the certificates is told by its name
-        return await _allowed(client, account, {"verb": verb, "resource": name, "name": subresource}, namespace)
     plural, _, group = name.partition(".")
+    if plural in ("secrets", "validatingwebhookconfigurations"):  # of these, one is told by its name
+        one = {"verb": verb, "resource": plural, "group": group, "name": subresource}
+        return await _allowed(client, account, one, namespace)
     attributes = {
         "verb": verb,
         "resource": plural,
