@@ -7,7 +7,7 @@ body that it makes is smaller than some kilobytes, large ones are a test's own b
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -16,7 +16,7 @@ from api.catalog import presets, skus
 from api.crds import workspace_crd
 from api.model import Obj
 
-Json = SearchStrategy[Any]
+Json: TypeAlias = SearchStrategy[Any]
 
 _CHARACTERS = st.characters(codec="utf-8")  # lone surrogates are no JSON
 _NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
@@ -68,8 +68,8 @@ def accepted(draw: st.DrawFn) -> Obj:
     else:
         newer = [item.name for item in presets() if item.era != "v0.3"]
         resource["instanceType"] = draw(st.sampled_from([item.instance_type for item in skus()]))
-        obj["inference"] = {"preset": {"name": draw(st.sampled_from([*newer, "org/model"]))}}
-        obj["inference"]["adapters"] = draw(_adapters())
+        preset = {"name": draw(st.sampled_from([*newer, "org/model"]))}
+        obj["inference"] = {"preset": preset, "adapters": draw(_adapters())}
     return obj
 
 

@@ -29,7 +29,7 @@ def rules(ws: Workspace, switches: Switches) -> Iterator[Violation]:
             f"{shown(ws.name)} is not a DNS-1123 label, and the Service gets this name",
             "use lower-case letters, digits and hyphens, 63 at most, and begin and end with a letter or digit",
         )
-    choices = dict(_CHOICES)
+    choices: dict[str, tuple[str, ...]] = dict(_CHOICES)
     if switches.node_classes:
         choices[keys.NODE_CLASS_NAME] = switches.node_classes
     for key, allowed in choices.items():
