@@ -39,6 +39,7 @@ def serve_webhooks(
     from manager.certs.injection import validating
     from manager.certs.rotator import Rotator
     from manager.certs.serving import ServingCertificate
+    from manager.runnables import Group
     from manager.webhooks.server import WebhookServer
 
     host, _, port = bind.rpartition(":")
@@ -58,9 +59,9 @@ def serve_webhooks(
             targets=[validating(webhook.CONFIGURATION)],
             serving=certificate,
         )
-        mgr.add(rotator.run, name="webhook-certificates", needs_leader=False)
+        mgr.add(rotator.run, name="webhook-certificates", group=Group.WEBHOOKS)
         mgr.add_readyz("webhook-certificates", rotator.check)
         server = WebhookServer(host=host, port=int(port), certificate=certificate, registry=mgr.metrics)
     add_workspace_webhook(server, mgr.live, switches)
-    mgr.add(server.run, name="webhooks", needs_leader=False)
+    mgr.add(server.run, name="webhooks", group=Group.WEBHOOKS)
     mgr.add_readyz("webhooks", server.started)

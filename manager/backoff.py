@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
-
-T = TypeVar("T", bound=Hashable)
+from collections.abc import Callable
 
 
 class ExponentialBackoff:
@@ -44,29 +41,3 @@ class ExponentialBackoff:
         self._next = min(self._next * 2, self._cap)
         self._used = now
         return delay * (1 + self._rng.random() * self._jitter)
-
-
-class ItemBackoff(Generic[T]):
-    """Per-item delays ``base * 2**failures`` up to a cap, as workqueue.NewItemExponentialFailureRateLimiter.
-
-    Defaults: 5 ms to 1000 s.
-    """
-
-    def __init__(self, base: float = 0.005, cap: float = 1000.0) -> None:
-        self._base, self._cap = base, cap
-        self._failures: dict[T, int] = {}
-
-    def when(self, item: T) -> float:
-        """The delay of this failure, in seconds; counts it."""
-        failures = self._failures.get(item, 0)
-        self._failures[item] = failures + 1
-        # Beyond 2**60 the product no longer matters; the bound keeps the power from overflowing a float.
-        return min(self._base * 2.0 ** min(failures, 60), self._cap)
-
-    def forget(self, item: T) -> None:
-        """A success: the next failure waits ``base`` again."""
-        self._failures.pop(item, None)
-
-    def failures(self, item: T) -> int:
-        """How many failures in a row."""
-        return self._failures.get(item, 0)

@@ -1,84 +1,62 @@
 """Every request to an API server: typed in its verbs, untyped in its objects.
 
 In: a ``RestConfig``. Out: plain dicts, or errors of ``manager.errors``. A write goes to the server at once;
-nothing is cached here. Semantics: Kubernetes API concepts, "verbs", "server-side apply",
-"efficient detection of changes".
+nothing is cached here. :meth:`Client.with_defaults`, :meth:`Client.in_namespace` and :meth:`Client.metadata_only`
+give the same client with something fixed; they share its connections. Semantics: Kubernetes API concepts, "verbs",
+"server-side apply", "efficient detection of changes"; controller-runtime's client.
 """
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
-from enum import StrEnum
+import copy
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypedDict, Unpack
+from typing import Self
 
-import orjson
-
+from manager import verbs
 from manager.config import RestConfig
-from manager.errors import ApiError, NotFound
+from manager.errors import InvalidRequest
+from manager.patches import merge_patch
+from manager.reads import Body, Reads
+from manager.reads import ObjectList as ObjectList
+from manager.reads import WatchOptions as WatchOptions
 from manager.rest_metrics import RestObserver
-from manager.transport import Query, Transport
+from manager.throttle import RateLimit
+from manager.transport import REQUEST_SECONDS, Transport
 from manager.types import Obj, Resource
-from manager.watch import (
-    ACCEPT_METADATA,
-    ACCEPT_METADATA_LIST,
-    ACCEPT_OBJECTS,
-    INACTIVITY_SECONDS,
-    WATCH_SLACK,
-    decode,
-    table_refused,
-    watch_events,
-)
+from manager.verbs import FieldValidation as FieldValidation
+from manager.verbs import PatchType as PatchType
 from manager.watch import WatchEvent as WatchEvent
+from manager.writes import Write, WriteObserver
 
-_PAGE = 500
-
-
-class PatchType(StrEnum):
-    """The kinds of patch; the values are the content types."""
-
-    JSON = "application/json-patch+json"
-    MERGE = "application/merge-patch+json"
-    STRATEGIC = "application/strategic-merge-patch+json"
-    APPLY = "application/apply-patch+yaml"
+_Target = tuple[str, str, Resource, str | None, str, str | None]  # verb, method, and what Write is made of
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectList:
-    """A collection as it was at one resource version."""
+class _Shared:
+    """What a client and its views have in common."""
 
-    items: list[Obj]
-    resource_version: str
-    continue_token: str = ""
+    def __init__(self, write_observer: WriteObserver | None) -> None:
+        self.write_observer = write_observer
 
 
-class WatchOptions(TypedDict, total=False):
-    """What :meth:`Client.watch_batches` takes by name."""
-
-    resource_version: str | None
-    label_selector: str | None
-    field_selector: str | None
-    timeout_seconds: int | None
-    allow_bookmarks: bool
-    send_initial_events: bool
-    metadata_only: bool
-    silence: float | None
-
-
-Body = Obj | list[Obj]
-
-
-class Client:
+class Client(Reads):
     """A client of one API server. Use it as an async context manager, or call :meth:`close`.
+
+    All verbs raise ``ApiError`` and its kinds for what a server answers, ``ConnectionFailed`` when there is no
+    answer, ``ConfigError`` when there are no credentials, and ``InvalidRequest`` for what was not even sent.
 
     Args:
         config: where and as whom.
         user_agent: shown in the server's audit log.
-        field_manager: owner of the fields that writes set, unless a call names another.
+        field_manager: owner of the fields that writes set, unless a call names another; at most 128 bytes.
+        field_validation: what the server does about unknown fields, unless a call says otherwise; None leaves it
+            to the server (Warn).
+        dry_run: no write changes anything.
         observer: told of every finished request, for metrics.
+        write_observer: told of every write of one object; may also be set later.
+        on_warning: called with each different warning of the server, once; default logs it.
+        rate_limit: of requests; None: the server's own (priority and fairness) is enough.
+        timeout: seconds that one request may take; streams have limits of their own.
     """
 
     def __init__(
@@ -87,14 +65,38 @@ class Client:
         *,
         user_agent: str = "kaito",
         field_manager: str = "kaito",
+        field_validation: FieldValidation | None = None,
+        dry_run: bool = False,
         observer: RestObserver | None = None,
+        write_observer: WriteObserver | None = None,
+        on_warning: Callable[[str], None] | None = None,
+        rate_limit: RateLimit | None = None,
+        timeout: float = REQUEST_SECONDS,
     ) -> None:
+        verbs.write_query(field_manager, False, None)  # a bad name is refused here, not at the first write
+        super().__init__(
+            Transport(
+                config,
+                user_agent=user_agent,
+                observer=observer,
+                rate_limit=rate_limit,
+                timeout=timeout,
+                on_warning=on_warning,
+            )
+        )
         self.config = config
         self.field_manager = field_manager
-        self._transport = Transport(config, user_agent=user_agent, observer=observer)
+        self._field_validation = field_validation
+        self._dry_run = dry_run
+        self._is_view = False
+        self._shared = _Shared(write_observer)
 
     def __repr__(self) -> str:
-        return f"<Client {self._transport.base} as {self.field_manager}>"
+        words = [f"<Client {self._transport.base} as {self.field_manager}"]
+        words += [f"in {self._namespace}"] if self._namespace else []
+        words += ["metadata-only"] if self._metadata_only else []
+        words += ["dry-run"] if self._dry_run else []
+        return " ".join(words) + ">"
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,93 +107,111 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; running watches, and every later request, end with ``ConnectionFailed``."""
-        await self._transport.close()
+        """Close all connections; running watches, and every later request, end with ``ConnectionFailed``. A view
+        closes nothing."""
+        if not self._is_view:
+            await self._transport.close()
 
-    # ------------------------------------------------------------------ verbs
+    @property
+    def write_observer(self) -> WriteObserver | None:
+        """Who is told of every write of one object, through this client and all its views."""
+        return self._shared.write_observer
 
-    async def get(
-        self, resource: Resource, name: str, namespace: str | None = None, *, resource_version: str | None = None
-    ) -> Obj:
-        """One object. Raises ``NotFound``."""
-        return await self.request(
-            "GET", resource.path(namespace, name), query={"resourceVersion": resource_version}
-        )
+    @write_observer.setter
+    def write_observer(self, observer: WriteObserver | None) -> None:
+        self._shared.write_observer = observer
 
-    async def list(
+    # ------------------------------------------------------------------ views
+
+    def with_defaults(
         self,
-        resource: Resource,
-        namespace: str | None = None,
         *,
-        label_selector: str | None = None,
-        field_selector: str | None = None,
-        limit: int | None = None,
-        resource_version: str | None = None,
-    ) -> ObjectList:
-        """The whole collection, fetched page by page; ``limit`` is the size of a page.
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
+        dry_run: bool = False,
+    ) -> Self:
+        """This client with other defaults for writes; a dry run cannot be undone."""
+        view = self._view()
+        if field_manager is not None:
+            verbs.write_query(field_manager, False, None)
+            view.field_manager = field_manager
+        view._field_validation = field_validation or self._field_validation
+        view._dry_run = self._dry_run or dry_run
+        return view
 
-        If the token of a later page has expired, the whole list is asked for once more without pages.
-        """
-        query: dict[str, str | int | bool | None] = {
-            "labelSelector": label_selector,
-            "fieldSelector": field_selector,
-            "limit": _PAGE if limit is None else limit or None,
-            "resourceVersion": resource_version,
-        }
-        items: list[Obj] = []
-        token = ""
-        while True:
-            try:
-                page = await self.list_page(resource, namespace, query={**query, "continue": token or None})
-            except ApiError as error:
-                if not token or error.status != 410:
-                    raise
-                return await self.list_page(resource, namespace, query={**query, "limit": None})
-            items += page.items
-            token = page.continue_token
-            if not token:
-                return ObjectList(items, page.resource_version)
-            query["resourceVersion"] = None  # a continuation carries its version in the token
+    def in_namespace(self, namespace: str) -> Self:
+        """This client confined to one namespace: it need not be named, another one is ``InvalidRequest``, and so
+        is a cluster-scoped resource. :meth:`request`, :meth:`text` and :meth:`stream_lines` take paths and are
+        not confined."""
+        verbs.segment(namespace, "namespace")
+        if self._namespace is not None and namespace != self._namespace:
+            raise InvalidRequest(f"a client of namespace {self._namespace} cannot work in {namespace}")
+        view = self._view()
+        view._namespace = namespace
+        return view
 
-    async def list_page(
-        self,
-        resource: Resource,
-        namespace: str | None = None,
-        *,
-        query: Query | None = None,
-        metadata_only: bool = False,
-    ) -> ObjectList:
-        """One page, exactly as asked for. Items carry apiVersion and kind.
+    def metadata_only(self) -> Self:
+        """This client without contents: objects have apiVersion, kind and metadata, whatever their kind. They can
+        be read, watched, patched and deleted; ``create``, ``replace`` and ``apply`` are ``InvalidRequest``."""
+        view = self._view()
+        view._metadata_only = True
+        return view
 
-        ``metadata_only``: the server leaves out everything but the metadata (``PartialObjectMetadata``).
-        """
-        headers = {"Accept": ACCEPT_METADATA_LIST} if metadata_only else None
-        reply = await self.request("GET", resource.path(namespace), query=query, headers=headers)
-        if reply.get("kind") == "Table":
-            raise table_refused()
-        metadata = reply.get("metadata") or {}
-        items = reply.get("items") or []
-        for item in items:
-            item.setdefault("apiVersion", resource.api_version)
-            item.setdefault("kind", resource.kind)
-        return ObjectList(items, str(metadata.get("resourceVersion", "")), str(metadata.get("continue", "")))
+    def _view(self) -> Self:
+        view = copy.copy(self)
+        view._is_view = True
+        return view
+
+    # ------------------------------------------------------------------ writes
 
     async def create(
-        self, resource: Resource, obj: Obj, *, namespace: str | None = None, dry_run: bool = False
+        self,
+        resource: Resource,
+        obj: Obj,
+        *,
+        namespace: str | None = None,
+        name: str | None = None,
+        subresource: str | None = None,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
     ) -> Obj:
-        """Create an object; apiVersion and kind may be left out. Raises ``AlreadyExists``."""
-        where = namespace or obj.get("metadata", {}).get("namespace")
-        return await self.request(
-            "POST", resource.path(where), query=self._write(dry_run), body=_typed(resource, obj)
-        )
+        """Create an object; apiVersion and kind may be left out. Raises ``AlreadyExists``.
+
+        With ``subresource`` (``eviction``, ``binding``, ``token``) it is created under the object ``name``; the
+        answer is then what that subresource answers, often a Status.
+        """
+        self._refuse_metadata_only("created")
+        meta = obj.get("metadata") or {}
+        where = self._confined(resource, namespace or meta.get("namespace"))
+        name = name or str(meta.get("name") or "")
+        if subresource:
+            path = verbs.object_path(resource, where, name, subresource)
+        else:
+            path = verbs.collection_path(resource, where)
+        query = self._write_query(dry_run, field_manager, field_validation)
+        write = ("create", "POST", resource, where, name, subresource)
+        return await self._write(write, path + query, verbs.typed(resource, obj, subresource), verbs.JSON, dry_run)
 
     async def replace(
-        self, resource: Resource, obj: Obj, *, subresource: str | None = None, dry_run: bool = False
+        self,
+        resource: Resource,
+        obj: Obj,
+        *,
+        namespace: str | None = None,
+        name: str | None = None,
+        subresource: str | None = None,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
     ) -> Obj:
         """Replace a whole object; raises ``Conflict`` unless its resourceVersion is the current one."""
-        meta = obj["metadata"]
-        path = resource.path(meta.get("namespace"), meta["name"], subresource)
-        return await self.request("PUT", path, query=self._write(dry_run), body=_typed(resource, obj))
+        self._refuse_metadata_only("replaced")
+        where, name = self._named(resource, obj, namespace, name)
+        path = verbs.object_path(resource, where, name, subresource)
+        query = self._write_query(dry_run, field_manager, field_validation)
+        write = ("update", "PUT", resource, where, name, subresource)
+        return await self._write(write, path + query, verbs.typed(resource, obj, subresource), verbs.JSON, dry_run)
 
     async def patch(
         self,
@@ -203,14 +223,47 @@ class Client:
         type: PatchType = PatchType.MERGE,
         subresource: str | None = None,
         dry_run: bool = False,
+        field_manager: str | None = None,
+        field_validation: FieldValidation | None = None,
     ) -> Obj:
         """Change parts of an object. A ``metadata.resourceVersion`` in a merge patch makes it conditional."""
-        return await self.request(
-            "PATCH",
-            resource.path(namespace, name, subresource),
-            query=self._write(dry_run),
-            body=patch,
-            headers={"Content-Type": type.value},
+        if self._namespace is not None:
+            namespace = self._confined(resource, namespace)
+        path = verbs.object_path(resource, namespace, name, subresource)
+        query = self._write_query(dry_run, field_manager, field_validation)
+        write = ("patch", "PATCH", resource, namespace, name, subresource)
+        answer = await self._write(write, path + query, patch, type, dry_run)
+        return verbs.metadata_of(resource, answer) if self._metadata_only else answer
+
+    async def patch_status(
+        self,
+        resource: Resource,
+        obj: Obj,
+        status: Obj,
+        *,
+        optimistic_lock: bool = False,
+        dry_run: bool = False,
+        field_manager: str | None = None,
+    ) -> Obj:
+        """Make the status of an object, as it was read, this one; if it is so already nothing is sent, and ``obj``
+        is the answer. What changed goes as a merge patch to the status subresource.
+
+        Args:
+            optimistic_lock: raise ``Conflict`` if the object is no longer as it was read.
+        """
+        if not (patch := merge_patch({"status": obj.get("status") or {}}, {"status": status})):
+            return obj
+        meta = obj.get("metadata") or {}
+        if optimistic_lock:
+            patch = merge_patch(obj, {**obj, "status": status}, optimistic_lock=True)
+        return await self.patch(
+            resource,
+            str(meta.get("name") or ""),
+            patch,
+            namespace=meta.get("namespace"),
+            subresource="status",
+            dry_run=dry_run,
+            field_manager=field_manager,
         )
 
     async def apply(
@@ -218,20 +271,30 @@ class Client:
         resource: Resource,
         obj: Obj,
         *,
+        namespace: str | None = None,
+        name: str | None = None,
         field_manager: str | None = None,
         force: bool = True,
         subresource: str | None = None,
         dry_run: bool = False,
     ) -> Obj:
-        """Server-side apply: create the object or make the given fields so; fields left out are given up."""
-        meta = obj["metadata"]
-        return await self.request(
-            "PATCH",
-            resource.path(meta.get("namespace"), meta["name"], subresource),
-            query={**self._write(dry_run, field_manager), "force": force},
-            body=_typed(resource, obj),
-            headers={"Content-Type": PatchType.APPLY.value},
-        )
+        """Server-side apply: create the object or make the given fields so; fields left out are given up.
+
+        Unknown fields are refused, whatever the defaults. managedFields, if there are any, are not sent.
+
+        Raises:
+            ApplyConflict: without ``force``, when fields belong to other managers; it names them.
+        """
+        self._refuse_metadata_only("applied")
+        where, name = self._named(resource, obj, namespace, name)
+        path = verbs.object_path(resource, where, name, subresource)
+        manager = self.field_manager if field_manager is None else field_manager
+        if not manager:
+            raise InvalidRequest("an apply needs a field manager")
+        query = verbs.write_query(manager, dry_run or self._dry_run, FieldValidation.STRICT, force)
+        write = ("apply", "PATCH", resource, where, name, subresource)
+        body = verbs.applied(verbs.typed(resource, obj, subresource))
+        return await self._write(write, path + query, body, PatchType.APPLY, dry_run)
 
     async def delete(
         self,
@@ -243,123 +306,74 @@ class Client:
         grace_seconds: int | None = None,
         uid: str | None = None,
         resource_version: str | None = None,
+        dry_run: bool = False,
     ) -> None:
         """Ask for deletion; finalizers may keep the object a while. Raises ``NotFound``, or ``Conflict`` when the
         object is not the one with this uid or resource version."""
-        preconditions = {"uid": uid, "resourceVersion": resource_version}
-        body: Obj = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        if propagation is not None:
-            body["propagationPolicy"] = propagation
-        if grace_seconds is not None:
-            body["gracePeriodSeconds"] = grace_seconds
-        if uid or resource_version:
-            body["preconditions"] = {key: value for key, value in preconditions.items() if value}
-        await self.request("DELETE", resource.path(namespace, name), body=body)
+        where = self._confined(resource, namespace)
+        options = verbs.delete_options(
+            propagation=propagation,
+            grace_seconds=grace_seconds,
+            dry_run=dry_run or self._dry_run,
+            uid=uid,
+            resource_version=resource_version,
+        )
+        write = ("delete", "DELETE", resource, where, name, None)
+        await self._write(write, verbs.object_path(resource, where, name, None), options, verbs.JSON, dry_run)
 
-    async def watch(
-        self, resource: Resource, namespace: str | None = None, **options: Unpack[WatchOptions]
-    ) -> AsyncGenerator[WatchEvent, None]:
-        """As :meth:`watch_batches`, one event at a time. Who leaves the loop early closes the generator
-        (``contextlib.aclosing``), so that the connection ends there and then."""
-        async with aclosing(self.watch_batches(resource, namespace, **options)) as batches:
-            async for batch in batches:
-                for event in batch:
-                    yield event
-
-    def watch_batches(
+    async def delete_all_of(
         self,
         resource: Resource,
         namespace: str | None = None,
         *,
-        resource_version: str | None = None,
         label_selector: str | None = None,
         field_selector: str | None = None,
-        timeout_seconds: int | None = None,
-        allow_bookmarks: bool = True,
-        send_initial_events: bool = False,
-        metadata_only: bool = False,
-        silence: float | None = INACTIVITY_SECONDS,
-    ) -> AsyncGenerator[builtins.list[WatchEvent], None]:
-        """Changes after a resource version, until the server ends the stream; in batches as read.
+        propagation: str | None = None,
+        grace_seconds: int | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """Ask for the deletion of all objects of a collection that are selected. One request; no write observer is
+        told. Raises ``MethodNotAllowed`` for kinds that have no such verb."""
+        options = verbs.delete_options(
+            propagation=propagation, grace_seconds=grace_seconds, dry_run=dry_run or self._dry_run
+        )
+        query = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        await self.request("DELETE", self._collection(resource, namespace), query=query, body=options)
 
-        Args:
-            send_initial_events: first every object that is there as ADDED, then a bookmark that is marked as their
-                end (a streamed list); servers before 1.27 do not know it.
-            metadata_only: the objects are ``PartialObjectMetadata``.
-            silence: seconds without a byte after which the peer counts as gone; holds only with bookmarks.
+    # ------------------------------------------------------------------ common to all writes
 
-        Raises:
-            ApiError: the watch could not be opened, or an ERROR event came (``Gone`` when the version is too old).
-            ConnectionFailed: the connection broke; ``StreamSilent``: it was silent, and bookmarks were asked for.
-        """
-        query: dict[str, str | int | bool | None] = {
-            "watch": True,
-            "resourceVersion": resource_version,
-            "labelSelector": label_selector,
-            "fieldSelector": field_selector,
-            "timeoutSeconds": timeout_seconds,
-            "allowWatchBookmarks": allow_bookmarks or None,
-        }
-        if send_initial_events:
-            query |= {"sendInitialEvents": True, "resourceVersionMatch": "NotOlderThan"}
-        return watch_events(
-            self._transport,
-            resource.path(namespace),
-            query,
-            silence=silence if allow_bookmarks else None,
-            total=timeout_seconds + WATCH_SLACK if timeout_seconds else None,
-            accept=ACCEPT_METADATA if metadata_only else ACCEPT_OBJECTS,
+    async def _write(self, write: _Target, target: str, body: Body, content: str, dry_run: bool) -> Obj:
+        """Send it, and tell the observer before and after, whatever comes of it."""
+        observer = self._shared.write_observer
+        headers = verbs.HEADERS[content, self._metadata_only]
+        if observer is None:
+            return await self.send(write[1], target, body, headers)
+        verb, method, resource, namespace, name, subresource = write
+        place = namespace if resource.namespaced and namespace else ""
+        token = observer.began(Write(verb, resource, place, name, subresource, dry_run or self._dry_run))
+        try:
+            answer = await self.send(method, target, body, headers)
+        except BaseException:
+            observer.ended(token, None)
+            raise
+        observer.ended(token, answer)
+        return answer
+
+    def _write_query(
+        self, dry_run: bool, field_manager: str | None, field_validation: FieldValidation | None
+    ) -> str:
+        return verbs.write_query(
+            self.field_manager if field_manager is None else field_manager,
+            dry_run or self._dry_run,
+            field_validation or self._field_validation,
         )
 
-    async def stream_lines(self, path: str, *, query: Query | None = None) -> AsyncGenerator[bytes, None]:
-        """The lines of an answer as they come, such as a pod's log; without limits on length or silence."""
-        async with aclosing(self._transport.stream(path, query, silence=None, total=None)) as batches:
-            async for lines in batches:
-                for line in lines:
-                    yield line
+    def _named(
+        self, resource: Resource, obj: Obj, namespace: str | None, name: str | None
+    ) -> tuple[str | None, str]:
+        meta = obj.get("metadata") or {}
+        return self._confined(resource, namespace or meta.get("namespace")), name or str(meta.get("name") or "")
 
-    async def discover(self, group: str, kind: str, *versions: str) -> Resource | None:
-        """The resource of a kind in the first of these versions that the server serves, or None.
-
-        Raises:
-            ApiError: discovery itself failed (anything but 404).
-        """
-        for version in versions:
-            path = f"/apis/{group}/{version}" if group else f"/api/{version}"
-            try:
-                listing = await self.request("GET", path)
-            except NotFound:
-                continue
-            for entry in listing.get("resources", []):
-                if entry.get("kind") == kind and "/" not in entry.get("name", ""):
-                    return Resource(group, version, entry["name"], kind, bool(entry.get("namespaced")))
-        return None
-
-    # ------------------------------------------------------------------ requests
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Query | None = None,
-        body: Body | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Obj:
-        """One request with a JSON answer, which must be an object."""
-        data = orjson.dumps(body) if body is not None else None
-        raw = await self._transport.request(method, path, query, data, headers)
-        return decode(raw) if raw else {}
-
-    async def text(self, path: str, *, query: Query | None = None) -> str:
-        """GET with an answer that is text."""
-        return (await self._transport.request("GET", path, query, None, {"Accept": "*/*"})).decode(
-            "utf-8", "replace"
-        )
-
-    def _write(self, dry_run: bool, field_manager: str | None = None) -> dict[str, str | int | bool | None]:
-        return {"fieldManager": field_manager or self.field_manager, "dryRun": "All" if dry_run else None}
-
-
-def _typed(resource: Resource, obj: Obj) -> Obj:
-    return {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
+    def _refuse_metadata_only(self, done: str) -> None:
+        if self._metadata_only:
+            raise InvalidRequest(f"an object of which only the metadata is known cannot be {done}; patch it")

@@ -1,171 +1,168 @@
 """A controller's numbers, under the names, labels and buckets of controller-runtime and client-go's workqueue, so
 that existing dashboards and alerts work (``controller_runtime_*``, ``workqueue_*``).
 
-One :class:`MetricFamilies` per registry; each controller gets its labelled view. Series exist at 0 from the start.
-Ages of unfinished work are computed when they are scraped, not by a timer.
+Controllers and their queues count in plain numbers, which costs next to nothing per key; one collector per
+registry turns them into samples when somebody scrapes. Depths and the ages of unfinished work are read from the
+queues then. Series of a controller exist from its making on, at 0. All of it belongs to the event loop's thread.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
+from manager.distribution import Distribution
 from manager.queue import PriorityQueue
 from manager.types import Request
 
-_RECONCILE_BUCKETS = (
+_BUCKETS = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9),
     *(1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5, 6, 7, 8, 9, 10, 15, 20, 25, 30, 40, 50, 60),
-)
-_QUEUE_BUCKETS = tuple(10e-9 * 10**exponent for exponent in range(12))
-_MAX_PRIORITIES = 25  # distinct values of a label that anybody may choose
-
-
-class MetricFamilies:
-    """The metric families of one registry."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, words: str, labels: tuple[str, ...] = ("controller",)) -> Counter:
-            return Counter(name, words, labels, registry=registry)
-
-        def gauge(name: str, words: str, labels: tuple[str, ...] = ("controller",)) -> Gauge:
-            return Gauge(name, words, labels, registry=registry)
-
-        queue = ("name", "controller")
-        self.total = counter(
-            "controller_runtime_reconcile_total", "Reconciliations by result.", ("controller", "result")
-        )
-        self.errors = counter("controller_runtime_reconcile_errors_total", "Reconciliations that failed.")
-        self.terminal = counter("controller_runtime_terminal_reconcile_errors_total", "Failures not tried again.")
-        self.panics = counter("controller_runtime_reconcile_panics_total", "Reconcilers that raised unexpectedly.")
-        self.timeouts = counter("controller_runtime_reconcile_timeouts_total", "Reconciles over their deadline.")
-        self.concurrent = gauge("controller_runtime_max_concurrent_reconciles", "Workers.")
-        self.active = gauge("controller_runtime_active_workers", "Workers that are busy.")
-        self.seconds = Histogram(
-            "controller_runtime_reconcile_time_seconds",
-            "Length of a reconciliation.",
-            ("controller",),
-            buckets=_RECONCILE_BUCKETS,
-            registry=registry,
-        )
-        self.depth = gauge("workqueue_depth", "Items that are ready.", (*queue, "priority"))
-        self.adds = counter("workqueue_adds_total", "Items that became ready.", queue)
-        self.retries = counter("workqueue_retries_total", "Adds with a delay or a rate limit.", queue)
-        self.unfinished = gauge(
-            "workqueue_unfinished_work_seconds", "Ages of all work in progress, summed.", queue
-        )
-        self.longest = gauge(
-            "workqueue_longest_running_processor_seconds", "Age of the oldest work in progress.", queue
-        )
-        self.waited = Histogram(
-            "workqueue_queue_duration_seconds",
-            "Time between ready and taken.",
-            queue,
-            buckets=_QUEUE_BUCKETS,
-            registry=registry,
-        )
-        self.worked = Histogram(
-            "workqueue_work_duration_seconds",
-            "Time between taken and done.",
-            queue,
-            buckets=_QUEUE_BUCKETS,
-            registry=registry,
-        )
-
-
-class QueueMetrics:
-    """What a queue tells (``manager.queue.QueueObserver``)."""
-
-    def __init__(self, families: MetricFamilies, name: str) -> None:
-        self._families = families
-        self._labels = (name, name)
-        self._priorities: set[int] = set()
-        for family in (families.adds, families.retries, families.waited, families.worked):
-            family.labels(*self._labels)
-
-    def ready(self, priority: int) -> None:
-        """See ``QueueObserver``."""
-        self._families.adds.labels(*self._labels).inc()
-        self._depth(priority).inc()
-
-    def taken(self, priority: int, waited: float) -> None:
-        """See ``QueueObserver``."""
-        self._depth(priority).dec()
-        self._families.waited.labels(*self._labels).observe(waited)
-
-    def dropped(self, priority: int) -> None:
-        """See ``QueueObserver``."""
-        self._depth(priority).dec()
-
-    def finished(self, worked: float) -> None:
-        """See ``QueueObserver``."""
-        self._families.worked.labels(*self._labels).observe(worked)
-
-    def retried(self) -> None:
-        """See ``QueueObserver``."""
-        self._families.retries.labels(*self._labels).inc()
-
-    def _depth(self, priority: int) -> Gauge:
-        if len(self._priorities) < _MAX_PRIORITIES:
-            self._priorities.add(priority)
-        label = str(priority) if priority in self._priorities else "exceeded_cardinality_limit"
-        return self._families.depth.labels(*self._labels, label)
+)  # seconds
+_MAX_PRIORITIES = 25  # values of a label that anybody may choose; a time series database pays for each for ever
+_TOO_MANY = "exceeded_cardinality_limit"
 
 
 class ControllerMetrics:
-    """One controller's view of the families."""
+    """What one controller counts.
+
+    Args:
+        families: of the registry that shows it.
+        name: the controller's.
+    """
+
+    __slots__ = (
+        "active",
+        "error",
+        "name",
+        "panics",
+        "priorities",
+        "queue",
+        "requeue",
+        "requeue_after",
+        "seconds",
+        "success",
+        "terminal",
+        "timeouts",
+        "workers",
+    )
 
     def __init__(self, families: MetricFamilies, name: str) -> None:
-        self._families = families
-        self._name = name
-        self.queue = QueueMetrics(families, name)
-        for result in ("error", "requeue_after", "requeue", "success"):
-            families.total.labels(name, result)
-        for family in (families.errors, families.terminal, families.panics, families.timeouts, families.seconds):
-            family.labels(name)
-        self._active = families.active.labels(name)
+        self.name = name
+        # By result; every reconcile has one.
+        self.error = self.requeue_after = self.requeue = self.success = 0
+        self.terminal = self.panics = self.timeouts = 0
+        self.active = self.workers = 0
+        self.seconds = Distribution(_BUCKETS)
+        self.queue: PriorityQueue[Request] | None = None
+        self.priorities: dict[int, str] = {}
+        families.add(self)
+
+    def __repr__(self) -> str:
+        return f"<ControllerMetrics {self.name} reconciles={self.seconds.count} errors={self.error}>"
 
     def watch(self, queue: PriorityQueue[Request], workers: int) -> None:
-        """Report the ages of this queue's work, and the number of workers."""
-        self._families.concurrent.labels(self._name).set(workers)
-        loop = asyncio.get_running_loop()
+        """Report this queue too, and the number of workers."""
+        self.queue, self.workers = queue, workers
 
-        def ages() -> list[float]:
-            now = loop.time()
-            return [now - started for started in queue.working.values()]
+    def depths(self) -> Iterator[tuple[str, int]]:
+        """The depth of the queue by the label of its priorities, of which there are not too many."""
+        exceeded: int | None = None
+        for priority, depth in (self.queue.depths() if self.queue is not None else {}).items():
+            if priority not in self.priorities and len(self.priorities) < _MAX_PRIORITIES:
+                self.priorities[priority] = str(priority)
+            label = self.priorities.get(priority)
+            if label is None:
+                exceeded = (exceeded or 0) + depth
+            else:
+                yield label, depth
+        if exceeded is not None:
+            yield _TOO_MANY, exceeded
 
-        total: Callable[[], float] = lambda: float(sum(ages()))  # noqa: E731 - reads better than two functions
-        self._families.unfinished.labels(self._name, self._name).set_function(total)
-        self._families.longest.labels(self._name, self._name).set_function(lambda: max(ages(), default=0.0))
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """A worker is busy."""
-        with self._active.track_inprogress():
-            yield
+class MetricFamilies(Collector):
+    """All controllers of one registry, as metrics."""
 
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """A reconcile runs."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._families.seconds.labels(self._name).observe(time.perf_counter() - began)
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._controllers: dict[str, ControllerMetrics] = {}
+        registry.register(self)
 
-    def outcome(self, result: str, *, terminal: bool = False, panic: bool = False, timeout: bool = False) -> None:
-        """A reconcile ended."""
-        self._families.total.labels(self._name, result).inc()
-        flags = (
-            (self._families.errors, result == "error"),
-            (self._families.terminal, terminal),
-            (self._families.panics, panic),
-            (self._families.timeouts, timeout),
-        )
-        for family, happened in flags:
-            if happened:
-                family.labels(self._name).inc()
+    def add(self, controller: ControllerMetrics) -> None:
+        """Report one more controller."""
+        self._controllers[controller.name] = controller
+
+    def describe(self) -> Iterable[Metric]:
+        """The names, so that a registry refuses a second collector of them."""
+        return self._families([])
+
+    def collect(self) -> Iterable[Metric]:
+        """What is true now."""
+        return self._families([*self._controllers.values()])
+
+    def _families(self, controllers: list[ControllerMetrics]) -> Iterator[Metric]:
+        yield from _reconciles(controllers)
+        yield from _queues(controllers)
+
+
+def _reconciles(controllers: list[ControllerMetrics]) -> Iterator[Metric]:
+    prefix, label = "controller_runtime_", ("controller",)
+    total = CounterMetricFamily(
+        f"{prefix}reconcile", "Reconciliations by result.", labels=("controller", "result")
+    )
+    errors = CounterMetricFamily(f"{prefix}reconcile_errors", "Reconciliations that failed.", labels=label)
+    terminal = CounterMetricFamily(
+        f"{prefix}terminal_reconcile_errors", "Failures that are not tried again.", labels=label
+    )
+    panics = CounterMetricFamily(
+        f"{prefix}reconcile_panics", "Reconcilers that raised unexpectedly.", labels=label
+    )
+    timeouts = CounterMetricFamily(f"{prefix}reconcile_timeouts", "Reconciles over their deadline.", labels=label)
+    workers = GaugeMetricFamily(f"{prefix}max_concurrent_reconciles", "Workers.", labels=label)
+    active = GaugeMetricFamily(f"{prefix}active_workers", "Workers that are busy.", labels=label)
+    seconds = HistogramMetricFamily(f"{prefix}reconcile_time_seconds", "Length of a reconciliation.", labels=label)
+    for one in controllers:
+        for result in ("error", "requeue_after", "requeue", "success"):
+            total.add_metric((one.name, result), getattr(one, result))
+        errors.add_metric((one.name,), one.error)
+        terminal.add_metric((one.name,), one.terminal)
+        panics.add_metric((one.name,), one.panics)
+        timeouts.add_metric((one.name,), one.timeouts)
+        workers.add_metric((one.name,), one.workers)
+        active.add_metric((one.name,), one.active)
+        seconds.add_metric((one.name,), one.seconds.buckets(), one.seconds.total)
+    yield from (total, errors, terminal, panics, timeouts, workers, active, seconds)
+
+
+def _queues(controllers: list[ControllerMetrics]) -> Iterator[Metric]:
+    labels = ("name", "controller")
+    depth = GaugeMetricFamily("workqueue_depth", "Items that are ready.", labels=(*labels, "priority"))
+    adds = CounterMetricFamily("workqueue_adds", "Items that became ready.", labels=labels)
+    retries = CounterMetricFamily("workqueue_retries", "Adds with a delay or a rate limit.", labels=labels)
+    unfinished = GaugeMetricFamily(
+        "workqueue_unfinished_work_seconds", "Ages of all work in progress, summed.", labels=labels
+    )
+    longest = GaugeMetricFamily(
+        "workqueue_longest_running_processor_seconds", "Age of the oldest work in progress.", labels=labels
+    )
+    waited = HistogramMetricFamily(
+        "workqueue_queue_duration_seconds", "Time between ready and taken.", labels=labels
+    )
+    worked = HistogramMetricFamily(
+        "workqueue_work_duration_seconds", "Time between taken and done.", labels=labels
+    )
+    for one in controllers:
+        if one.queue is None:
+            continue
+        both, stats, ages = (one.name, one.name), one.queue.stats, one.queue.ages()
+        for priority, ready in one.depths():
+            depth.add_metric((*both, priority), ready)
+        adds.add_metric(both, stats.adds)
+        retries.add_metric(both, stats.retries)
+        unfinished.add_metric(both, sum(ages))
+        longest.add_metric(both, max(ages, default=0.0))
+        waited.add_metric(both, stats.waited.buckets(), stats.waited.total)
+        worked.add_metric(both, stats.worked.buckets(), stats.worked.total)
+    yield from (depth, adds, retries, unfinished, longest, waited, worked)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from manager.diff import merge_patch, private_copy
 from manager.errors import ManagerError, NotFound
+from manager.patches import merge_patch, private_copy
 from manager.types import Obj, Resource
 
 Mutate = Callable[[Obj], None]

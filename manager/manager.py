@@ -1,34 +1,47 @@
 """What holds a process of controllers together: one client, one cache, one life.
 
-Start order: probe and metrics servers; cache, until every informer has its first list; runnables that need no
-leader; leadership; runnables that need it. Stop order is the reverse, within ``graceful_timeout``; the lease is
-given back last, when nothing of ours runs any more. The first failure stops everything and is raised. A lost lease
-stops without grace: another process may be at work already, and this one must end. Semantics: controller-runtime's
-manager.
+In: runnables, checks, an election. Out: :meth:`Manager.run`, which starts groups in the order of ``Group``, each
+when the one before it is ready, and stops them (``lifecycle``); the lease is given back when all of them
+have ended, and the last events are written after that. The first failure stops everything; it is raised together
+with what went wrong while stopping. A lost lease stops without grace: another process may be at work already,
+and this one must end. A manager runs once. Semantics: controller-runtime's manager.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, PlatformCollector, ProcessCollector
 
+from manager import debug
+from manager.authfilter import AuthFilter
 from manager.cache import Cache
+from manager.cache_options import CacheOptions
+from manager.cached import CachedClient
 from manager.client import Client
+from manager.cluster import Cluster
 from manager.config import RestConfig
+from manager.controller import ControllerDefaults
 from manager.controller_metrics import ControllerMetrics, MetricFamilies
 from manager.errors import ManagerError
 from manager.events import EventRecorder
+from manager.health import Check, Probes, probe_app
 from manager.leader import LeaderElection, LeaderElector
-from manager.servers import Check, HttpServer, Probes, metrics_server, probe_server
+from manager.lifecycle import Lifecycle
+from manager.lifecycle import RunFailed as RunFailed
+from manager.loopwatch import LoopLag, watch_blocking
+from manager.memory import Tuning
+from manager.profiling import check_bind, debug_app
+from manager.resources import LEASES
+from manager.rest_metrics import RestMetrics
+from manager.runnables import Entry, Group, Ready, Runnable
+from manager.servers import OFF, Handler, HttpServer, metrics_app
 
 log = logging.getLogger("kaito.manager.manager")
-
-Runnable = Callable[[], Coroutine[Any, Any, None]]
 
 
 class LeaderLost(ManagerError):
@@ -36,20 +49,17 @@ class LeaderLost(ManagerError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    name: str
-    run: Runnable
-    needs_leader: bool
+class SecureMetrics:
+    """Metrics over TLS.
 
+    Attributes:
+        cert_dir: folder of ``tls.crt`` and ``tls.key``; None takes those of the usual place, or a self-signed one.
+        authorize: let only those read whom the API server allows ``get`` on the path. The process then needs the
+            ClusterRole ``system:auth-delegator``.
+    """
 
-class _RestMetrics:
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._total = Counter(
-            "rest_client_requests_total", "Requests by outcome.", ("code", "method", "host"), registry=registry
-        )
-
-    def finished(self, method: str, code: str, host: str) -> None:
-        self._total.labels(code, method, host.partition("://")[2]).inc()
+    cert_dir: Path | None = None
+    authorize: bool = True
 
 
 class Manager:
@@ -59,8 +69,14 @@ class Manager:
         config: the API server.
         leader_election: None runs without a lease.
         metrics_bind: ``host:port`` (port 0: a free one), or ``"0"`` for no server.
-        health_bind: the same, for the probes.
+        metrics_secure: None serves plain HTTP to everybody.
+        health_bind: as ``metrics_bind``, for the probes.
+        debug_bind: the same for looking inside (``profiling``); loopback addresses only.
         graceful_timeout: seconds that stopping may take; 0 does not wait, negative waits for ever.
+        controller: how the controllers work that do not say otherwise.
+        cache: what is watched of each kind, and how; None: everything.
+        tune_gc: set the process's garbage collector up for large caches (``memory``); None: unless misuse is
+            looked for, because test processes run many managers.
         name: of this program, for the user agent and the field manager.
     """
 
@@ -70,53 +86,111 @@ class Manager:
         *,
         leader_election: LeaderElection | None = None,
         metrics_bind: str = "127.0.0.1:0",
+        metrics_secure: SecureMetrics | None = None,
         health_bind: str = "0",
+        debug_bind: str = "0",
         graceful_timeout: float = 30.0,
+        controller: ControllerDefaults | None = None,
+        cache: CacheOptions | None = None,
+        tune_gc: bool | None = None,
         name: str = "kaito",
     ) -> None:
         self.name = name
+        self.controller_defaults = controller or ControllerDefaults()
         self.metrics = CollectorRegistry()
         ProcessCollector(registry=self.metrics)
         PlatformCollector(registry=self.metrics)
         self._families = MetricFamilies(self.metrics)
-        self._config = config
-        self.live = Client(config, user_agent=name, field_manager=name, observer=_RestMetrics(self.metrics))
-        self.cache = Cache(self.live)
+        self._rest_metrics = RestMetrics(self.metrics)
+        self._lag = LoopLag(self.metrics)
+        self.live = self._client(config)
+        self.cache = Cache(self.live, cache)
+        self.live.write_observer = self.cache.consistency
+        self.client: Client = CachedClient(self.live, self.cache)
         self.probes = Probes()
-        self._election = leader_election
-        self._graceful = graceful_timeout
-        self._entries: list[_Entry] = []
+        self._life = Lifecycle(graceful_timeout)
+        self._tuning = Tuning() if (not debug.enabled() if tune_gc is None else tune_gc) else None
+        self._clusters: list[Cluster] = []
         self._names: set[str] = set()
-        self._recorders: list[EventRecorder] = []
-        self._health = None if health_bind == "0" else probe_server(health_bind, self.probes)
-        self._metrics = None if metrics_bind == "0" else metrics_server(metrics_bind, self.metrics)
-        self._state = "new"
-        self._groups: dict[bool, asyncio.TaskGroup] = {}
-        self._recording: asyncio.TaskGroup | None = None
         self.elected = asyncio.Event()
-        """Set while this process leads; without an election, once the controllers run."""
+        """Set once this process leads and what needs leadership has started; also when there is no election."""
+        self.add(
+            lambda: self.cache.run(), name="cache", group=Group.CACHES, ready=lambda: self.cache.wait_for_sync()
+        )
+        self.add_readyz(
+            "cache", lambda: None if self._life.state == "running" else f"manager is {self._life.state}"
+        )
+        self._election = leader_election
+        self._leading = False
+        if leader_election is not None:
+            self._status = Gauge(
+                "leader_election_master_status", "1 while this process leads.", ("name",), registry=self.metrics
+            ).labels(leader_election.lease_name)
+            leaders = self._life.groups[Group.LEADER_ELECTION]
+            self._elector = LeaderElector(config, leader_election, user_agent=name, working=lambda: leaders.busy)
+            self._recorder = self.events("leader-election")
+            self.add_healthz("leaderElection", self._elector.problem)
+        self._health: HttpServer | None = None
+        self._metrics: HttpServer | None = None
+        self._debug: HttpServer | None = None
+        if health_bind not in OFF:
+            self._health = self._serve(HttpServer(health_bind, probe_app(self.probes), "health"))
+        if metrics_bind not in OFF:
+            self._metrics = self._serve(self._metrics_server(metrics_bind, metrics_secure))
+        if debug_bind not in OFF:
+            check_bind(debug_bind)
+            self._debug = self._serve(HttpServer(debug_bind, debug_app(self._lag), "debug"))
 
     def __repr__(self) -> str:
-        return f"<Manager {self.name} {self._state} runnables={len(self._entries)} {self.cache!r}>"
+        return f"<Manager {self.name} {self._life.state} runnables={len(self._names)} {self.cache!r}>"
 
     # ------------------------------------------------------------------ composition
 
-    def add(self, runnable: Runnable, *, name: str, needs_leader: bool = True) -> None:
+    def add(
+        self,
+        runnable: Runnable,
+        *,
+        name: str,
+        needs_leader: bool = True,
+        warmup: Runnable | None = None,
+        group: Group | None = None,
+        ready: Ready | None = None,
+    ) -> None:
         """Something to run until cancelled; started at once if its turn has come already.
+
+        Args:
+            needs_leader: whether it waits for leadership; chooses the group, unless ``group`` does.
+            warmup: for what needs leadership: run before, on a standby too, so that taking over is quick.
+            ready: what starts after it waits for this to return; raising, or returning False, stops the manager.
 
         Raises:
             ManagerError: the name is taken, or the manager stops.
         """
-        if self._state == "stopping":
+        if self._life.state in ("stopping", "stopped"):
             raise ManagerError(f"{name} cannot be added: the manager stops")
         if name in self._names:
             raise ManagerError(f"there is a runnable named {name} already")
+        where = group or (Group.LEADER_ELECTION if needs_leader else Group.OTHERS)
         self._names.add(name)
-        entry = _Entry(name, runnable, needs_leader)
-        self._entries.append(entry)
-        group = self._groups.get(needs_leader)
-        if group is not None:
-            group.create_task(runnable(), name=name)
+        if warmup is not None and where is Group.LEADER_ELECTION:
+            self._life.groups[Group.WARMUP].add(Entry(f"{name}-warmup", warmup))
+        self._life.groups[where].add(Entry(name, runnable, ready))
+
+    def add_cluster(self, name: str, config: RestConfig, cache: CacheOptions | None = None) -> Cluster:
+        """Another cluster to read and write; its cache is filled before anything else of ours starts.
+
+        Raises:
+            ManagerError: the name is taken, or the manager stops.
+        """
+        cluster = Cluster(name, self._client(config), cache)
+        self.add(
+            lambda: cluster.cache.run(),
+            name=f"cluster-{name}",
+            group=Group.CACHES,
+            ready=lambda: cluster.cache.wait_for_sync(),
+        )
+        self._clusters.append(cluster)
+        return cluster
 
     def add_healthz(self, name: str, check: Check) -> None:
         """A check of ``/healthz``: is this process beyond help?"""
@@ -126,17 +200,30 @@ class Manager:
         """A check of ``/readyz``: can it do its work now?"""
         self.probes.ready[name] = check
 
+    def add_metrics_handler(self, path: str, handler: Handler) -> None:
+        """Another path of the metrics server, behind the same filter; not ``/metrics`` itself.
+
+        Raises:
+            ManagerError: the path is taken, the manager has been started, or there is no metrics server.
+        """
+        if self._metrics is None:
+            raise ManagerError(f"{path} cannot be served: the metrics server is off")
+        self._metrics.add(path, handler)
+
     def events(self, component: str) -> EventRecorder:
         """A recorder of events that this component reports."""
         recorder = EventRecorder(self.live, component)
-        self._recorders.append(recorder)
-        if self._recording is not None:
-            self._recording.create_task(recorder.run(), name=f"events-{component}")
+        self._life.last.add(Entry(f"events-{component}", recorder.run))
         return recorder
 
     def controller_metrics(self, name: str) -> ControllerMetrics:
         """The metrics of one controller; the builder's."""
         return ControllerMetrics(self._families, name)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its one life is over."""
+        return self._life.state == "stopped"
 
     @property
     def metrics_address(self) -> tuple[str, int] | None:
@@ -148,150 +235,108 @@ class Manager:
         """Where probes are answered, once started."""
         return self._health.address if self._health else None
 
+    @property
+    def debug_address(self) -> tuple[str, int] | None:
+        """Where the process can be looked into, once started."""
+        return self._debug.address if self._debug else None
+
+    def _client(self, config: RestConfig) -> Client:
+        return Client(config, user_agent=self.name, field_manager=self.name, observer=self._rest_metrics)
+
+    def _serve(self, server: HttpServer) -> HttpServer:
+        self.add(server.run, name=f"{server.what}-server", group=Group.HTTP_SERVERS, ready=server.ready)
+        return server
+
+    def _metrics_server(self, bind: str, secure: SecureMetrics | None) -> HttpServer:
+        if secure is None:
+            return HttpServer(bind, metrics_app(self.metrics), "metrics")
+        from manager.metrics_tls import certificate  # costs the import of a cryptographic library
+
+        serving, watcher = certificate(secure.cert_dir, self.metrics)
+        if watcher is not None:
+            self.add(watcher.run, name="metrics-certificate", group=Group.HTTP_SERVERS)
+        check = AuthFilter(self.live) if secure.authorize else None
+        return HttpServer(bind, metrics_app(self.metrics, check), "metrics", tls=serving.context)
+
     # ------------------------------------------------------------------ life
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until ``stop`` is set, then stop gracefully.
+        """Run until ``stop`` is set or something fails, then stop gracefully.
 
         Raises:
             LeaderLost: the lease was lost.
-            ManagerError: it was started before, or something could not be started.
-            Exception: what the first runnable that failed raised.
+            ManagerError: it was started before, something could not be started, or stopping took too long.
+            Exception: what the one runnable that failed raised.
+            RunFailed: more than one thing went wrong.
         """
-        if self._state != "new":
+        if self._life.state != "new":
             raise ManagerError("the manager was started before")
-        self._state = "starting"
-        self.add_readyz("cache", lambda: None if self._state == "running" else f"manager is {self._state}")
-        recorders: asyncio.Task[None] | None = None
-        try:
-            for server in self._servers():
-                await server.start()
-            recorders = asyncio.create_task(self._record(), name="events")
-            await self._until(stop, self._run_cache())
-        finally:
-            self._state = "stopping"
-            if recorders is not None:
-                recorders.cancel()
-                await asyncio.gather(recorders, return_exceptions=True)
-            for server in reversed(self._servers()):
-                await server.stop()
-            await self.live.close()
-            self._state = "stopped"
-
-    async def _run_cache(self) -> None:
-        async with _cancelled_after(self.cache.run(), "cache"):
-            await self.cache.wait_for_sync()
-            await self._run_group(needs_leader=False, then=self._run_leader)
-
-    async def _run_leader(self) -> None:
-        if self._election is None:
-            self.elected.set()
-            await self._run_group(needs_leader=True)
-            return
-        gauge = Gauge(
-            "leader_election_master_status", "1 while this process leads.", ("name",), registry=self.metrics
-        )
-        status = gauge.labels(self._election.lease_name)
-        elector = LeaderElector(self._config, self._election)
-        self.add_healthz("leaderElection", elector.problem)
-        self._state = "running"  # a standby is ready: it serves its probes and its caches are warm
-        async with elector:
-            await elector.acquired()
-            status.set(1)
-            self.elected.set()
-            log.info("leading lease=%s identity=%s", self._election.lease_name, elector.identity)
+        with ExitStack() as watches:
+            leaks = watches.enter_context(debug.TaskWatch()) if debug.enabled() else None
+            if blocking := watch_blocking():
+                watches.enter_context(blocking)
+            self._lag.start()
+            watches.callback(self._lag.stop)
+            if self._tuning is not None:
+                self._tuning.begin()
+                watches.callback(self._tuning.undo)
             try:
-                await self._until_lost(elector)
+                await self._life.run(stop, start=self._start, resign=self._resign)
             finally:
-                status.set(0)
-                self.elected.clear()
+                for client in (self.live, *(cluster.live for cluster in self._clusters)):
+                    await client.close()
+            if leaks is not None and not self._life.busy and (left := await leaks.left()):
+                self._life.report(ManagerError(f"tasks were left running: {', '.join(left)}"))
+        self._life.outcome()
 
-    async def _until_lost(self, elector: LeaderElector) -> None:
-        work = asyncio.create_task(self._run_group(needs_leader=True), name="leader-work")
-        lost = asyncio.create_task(elector.lost(), name="leader-lost")
-        try:
-            await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if lost.done() and not work.done():
-                self._graceful = 0.0
-                raise LeaderLost("the leader lease was lost; this process must be restarted")
-            await work
-        finally:
-            lost.cancel()
-            work.cancel()
-            await asyncio.gather(lost, work, return_exceptions=True)
+    async def _start(self) -> None:
+        groups = self._life.groups
+        await self._life.last.start()
+        for group in (Group.HTTP_SERVERS, Group.WEBHOOKS, Group.CACHES):
+            await groups[group].start()
+        if self._tuning is not None:
+            self._tuning.caches_are_full()
+        for group in (Group.OTHERS, Group.WARMUP):
+            await groups[group].start()
+        self._life.state = "running"  # a standby is ready: it serves its probes and its caches are warm
+        if self._election is not None:
+            await self._win(self._election)
+        await groups[Group.LEADER_ELECTION].start()
+        self.elected.set()
 
-    async def _run_group(self, *, needs_leader: bool, then: Runnable | None = None) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._groups[needs_leader] = group
-                for entry in self._entries:
-                    if entry.needs_leader == needs_leader:
-                        group.create_task(entry.run(), name=entry.name)
-                if needs_leader:
-                    self._state = "running"
-                if then is not None:
-                    group.create_task(then(), name="leader")
-                else:
-                    await asyncio.Event().wait()
-        except BaseExceptionGroup as failures:
-            raise _first(failures) from failures
-        finally:
-            self._groups.pop(needs_leader, None)
+    # ------------------------------------------------------------------ leadership
 
-    async def _until(self, stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-        """Run the work until ``stop``; then cancel it and give it its time to end."""
-        task = asyncio.create_task(work, name="manager")
-        stopping = asyncio.create_task(stop.wait(), name="manager-stop")
-        try:
-            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:  # also when run() itself is cancelled
-            self._state = "stopping"
-            task.cancel()
-            stopping.cancel()
-            await asyncio.wait({task, stopping}, timeout=None if self._graceful < 0 else self._graceful)
-        if not task.done():
-            if self._graceful > 0:
-                raise ManagerError(f"did not stop within {self._graceful:.0f} s")
-        elif not task.cancelled():
-            task.result()
+    async def _win(self, election: LeaderElection) -> None:
+        self._elector.start()
+        await self._elector.acquired()
+        self._leading = True
+        self._status.set(1)
+        self._tell(election, "became leader", "Lead")
+        self._life.last.add(Entry("leader-lost", self._until_lost))
 
-    async def _record(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._recording = group
-                for recorder in self._recorders:
-                    group.create_task(recorder.run(), name=f"events-{recorder.component}")
-                await asyncio.Event().wait()  # a group without tasks would end, and refuse later recorders
-        finally:
-            self._recording = None
+    async def _until_lost(self) -> None:
+        await self._elector.lost()
+        self._life.hurry()
+        self.elected.clear()
+        raise LeaderLost("the leader lease was lost; this process must be restarted")
 
-    def _servers(self) -> list[HttpServer]:
-        return [server for server in (self._health, self._metrics) if server is not None]
+    async def _resign(self) -> None:
+        if self._election is None:
+            self.elected.clear()
+            return
+        await self._elector.stop(work_ended=not self._life.groups[Group.LEADER_ELECTION].busy)
+        self.elected.clear()
+        self._status.set(0)
+        if self._leading:
+            self._leading = False
+            self._tell(self._election, "stopped leading", "Resign")
 
-
-class _cancelled_after:
-    """Runs a coroutine beside the block; its failure ends the block, the block's end cancels it."""
-
-    def __init__(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._work = work
-        self._name = name
-
-    async def __aenter__(self) -> None:
-        self._group = asyncio.TaskGroup()
-        await self._group.__aenter__()
-        self._task = self._group.create_task(self._work, name=self._name)
-
-    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._task.cancel()
-        try:
-            await self._group.__aexit__(kind, error, trace)
-        except BaseExceptionGroup as failures:
-            raise _first(failures) from failures
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first leaf: groups are how tasks report, not what a caller wants to catch."""
-    failure: BaseException = failures
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure
+    def _tell(self, election: LeaderElection, what: str, action: str) -> None:
+        log.info("%s lease=%s identity=%s", what, election.lease_name, election.identity)
+        lease = {
+            "apiVersion": LEASES.api_version,
+            "kind": LEASES.kind,
+            "metadata": {"name": election.lease_name, "namespace": election.namespace},
+        }
+        # Actions differ, or the second event would count as a repeat of the first.
+        self._recorder.event(lease, "Normal", "LeaderElection", f"{election.identity} {what}", action=action)

@@ -49,7 +49,7 @@ from manager.pager import PAGE_SIZE, Listing, Pager, Query
 from manager.refusals import NOT_STREAMED, InternalErrors, version_is_unusable
 from manager.screen import Screen, Transform
 from manager.streamedlist import Contents, Patience
-from manager.types import Resource
+from manager.types import Obj, Resource
 from manager.watch import INACTIVITY_SECONDS, WatchEvent
 
 log = logging.getLogger("kaito.manager.reflector")
@@ -69,8 +69,9 @@ class Upstream(Protocol):
         *,
         query: Query | None = None,
         metadata_only: bool = False,
+        each: Callable[[Obj], Obj | None],
     ) -> ObjectList:
-        """One page of a list."""
+        """One page of a list; ``each`` shapes its items."""
 
     def watch_batches(
         self,
@@ -86,6 +87,7 @@ class Upstream(Protocol):
         silence: float | None = None,
     ) -> AsyncGenerator[list[WatchEvent], None]:
         """One watch."""
+        ...
 
 
 class Backoff(Protocol):
@@ -93,6 +95,7 @@ class Backoff(Protocol):
 
     def next(self) -> float:
         """Seconds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +272,7 @@ class Reflector:
         self._version_unavailable = False
         self._version = found.resource_version
         self.lists += 1
-        self._sink.replace(self._screen.items(found.items), found.resource_version)
+        self._sink.replace(found.items, found.resource_version)
 
     async def _list(self, version: str) -> Listing:
         """All pages. Versions but ``""`` and ``"0"`` are asked for whole: a limit would bypass the watch cache."""
@@ -288,7 +291,11 @@ class Reflector:
 
     async def _page(self, query: Query) -> ObjectList:
         return await self._client.list_page(
-            self._resource, self._namespace, query=query, metadata_only=self._metadata_only
+            self._resource,
+            self._namespace,
+            query=query,
+            metadata_only=self._metadata_only,
+            each=self._screen.shape,
         )
 
     async def _fill_by_stream(self) -> _Stream | None:

@@ -35,13 +35,6 @@ class Screen:
         self._transform = transform
         self._metadata_only = metadata_only
 
-    def items(self, items: list[Obj]) -> list[Obj]:
-        """The items of a list, those that can be kept."""
-        if self._transform is None and not self._metadata_only:
-            return items
-        shape = self.shape
-        return [shaped for item in items if (shaped := shape(item)) is not None]
-
     def admit(self, event: WatchEvent) -> dict[str, Any] | None:
         """The metadata of an event that counts; None, with a log, for one that does not.
 

@@ -1,120 +1,121 @@
-"""The two small HTTP servers of a manager: probes and metrics.
+"""The HTTP servers of a manager: one application on one address, plain or with TLS, and the one of the metrics.
 
-Probes: ``/healthz`` and ``/readyz``, each with every check or with one (``/readyz/cache``), in the words of
-Kubernetes: ``ok``, or one line per check and 500. Metrics: the Prometheus text of one registry. Neither needs
-leadership, both start first and stop last. A port in use is an error of this room.
+Each is a runnable: it listens when it starts, is ready when it listens, and closes when it is cancelled, with a
+minute for answers under way. None needs leadership; they start first and stop last. A port in use is an error of
+this room that names the address and the way out. Who may connect is bounded: headers of 1 MiB at most (128 of
+8 KiB), and 90 s for the next request of a connection, its headers included.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from manager.errors import ManagerError
+from manager.errors import ConfigError, ManagerError
 
-log = logging.getLogger("kaito.manager.servers")
+IDLE_SECONDS = 90.0
+SHUTDOWN_SECONDS = 60.0
+OFF = ("", "0")
 
-Check = Callable[[], str | None]
-"""None when healthy, else why not. The reason is logged, not shown: probes are not authenticated."""
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Filter = Callable[[web.Request], Awaitable["web.Response | None"]]
+"""Looks at a request first; what it answers is the answer, None lets the request through."""
 
 
-@dataclass(slots=True)
-class Probes:
-    """The checks behind ``/healthz`` and ``/readyz``."""
+def parse_bind(bind: str, what: str) -> tuple[str, int]:
+    """Host (empty: all addresses) and port of ``host:port`` or ``:port``; IPv6 in brackets.
 
-    health: dict[str, Check] = field(default_factory=dict)
-    ready: dict[str, Check] = field(default_factory=dict)
-
-    def answer(self, path: str, checks: dict[str, Check], query: dict[str, list[str]]) -> tuple[int, str]:
-        """Status and body of a probe; pure but for the checks themselves."""
-        checks = checks or {"ping": lambda: None}
-        name, _, single = path.strip("/").partition("/")
-        excluded = set(query.get("exclude", []))
-        if single:
-            if single not in checks:
-                return 404, "404 page not found\n"
-            excluded = set(checks) - {single}
-        lines, failed = [], False
-        for check_name, check in sorted(checks.items()):
-            if check_name in excluded:
-                lines.append(f"[+]{check_name} excluded: ok")
-                continue
-            try:
-                problem = check()
-            except Exception as error:  # a broken check is a failed one, not a broken probe
-                problem = repr(error)
-            if problem is None:
-                lines.append(f"[+]{check_name} ok")
-            else:
-                failed = True
-                log.info("probe failed probe=%s check=%s reason=%s", name, check_name, problem)
-                lines.append(f"[-]{check_name} failed: reason withheld")
-        unknown = sorted(excluded - set(checks))
-        lines += [f"warn: some health checks cannot be excluded: no matches for {unknown}"] if unknown else []
-        if failed:
-            return 500, "\n".join([*lines, f"{name} check failed\n"])
-        return 200, "\n".join([*lines, f"{name} check passed\n"]) if "verbose" in query else "ok"
+    Raises:
+        ConfigError: it is none.
+    """
+    host, separator, port = bind.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"the {what} server cannot listen on {bind!r}: write host:port, or 0 for no server")
+    return host.strip("[]"), int(port)
 
 
 class HttpServer:
-    """One aiohttp application on one address. ``address`` is (host, port) once started."""
+    """One application on one address. ``address`` is (host, port) while it listens.
 
-    def __init__(self, bind: str, app: web.Application, what: str) -> None:
-        self._bind = bind
-        self._what = what
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    Args:
+        bind: ``host:port``; port 0 takes a free one.
+        what: for messages, such as ``metrics``.
+        option: what to change if the address cannot be used, for the same.
+        tls: None serves plain HTTP.
+    """
+
+    def __init__(
+        self, bind: str, app: web.Application, what: str, *, option: str = "", tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._host, self._port = parse_bind(bind, what)
+        self.what = what
+        self._bind, self._tls, self._app = bind, tls, app
+        self._option = option or f"{what}_bind"
+        self._listening = asyncio.Event()
         self.address: tuple[str, int] | None = None
 
-    async def start(self) -> None:
-        """Listen.
+    def __repr__(self) -> str:
+        return f"<HttpServer {self.what} {self._bind} {'listens' if self.address else 'is closed'}>"
+
+    def add(self, path: str, handler: Handler) -> None:
+        """Serve another path.
 
         Raises:
-            ManagerError: the address cannot be used; the message names it.
+            ManagerError: it is taken, or the server has been started.
         """
-        host, _, port = self._bind.rpartition(":")
-        await self._runner.setup()
+        if self._app.frozen:
+            raise ManagerError(f"{path} cannot be served: the {self.what} server runs already")
+        if any(resource.canonical == path for resource in self._app.router.resources()):
+            raise ManagerError(f"the {self.what} server has {path} already, and it is not replaced")
+        self._app.router.add_route("*", path, handler)
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            ManagerError: the address cannot be used.
+        """
+        runner = web.AppRunner(
+            self._app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        await runner.setup()
         try:
-            await web.TCPSite(self._runner, host or None, int(port)).start()
-        except (OSError, ValueError, OverflowError) as error:
-            await self._runner.cleanup()
-            raise ManagerError(
-                f"the {self._what} server cannot listen on {self._bind}: {error}; choose another address"
-            ) from error
-        self.address = self._runner.addresses[0][:2]
+            try:
+                await web.TCPSite(runner, self._host or None, self._port, ssl_context=self._tls).start()
+            except OSError as error:
+                raise ManagerError(
+                    f"the {self.what} server cannot listen on {self._bind}: {error.strerror or error}; free it, "
+                    f"name another address with {self._option}, or turn the server off with {self._option}=0"
+                ) from error
+            self.address = runner.addresses[0][:2]
+            self._listening.set()
+            await asyncio.Event().wait()
+        finally:
+            self.address = None
+            await runner.cleanup()
 
-    async def stop(self) -> None:
-        """Close, waiting at most a second for answers under way."""
-        await self._runner.cleanup()
-
-
-def probe_server(bind: str, probes: Probes) -> HttpServer:
-    """The server of the probes."""
-
-    async def serve(request: web.Request) -> web.Response:
-        checks = probes.ready if request.path.startswith("/readyz") else probes.health
-        query = {key: request.query.getall(key) for key in request.query}
-        status, body = probes.answer(request.path, checks, query)
-        return web.Response(status=status, text=body, headers={"X-Content-Type-Options": "nosniff"})
-
-    app = web.Application()
-    for root in ("/healthz", "/readyz"):
-        app.router.add_get(root, serve)
-        app.router.add_get(root + "/{check}", serve)
-    return HttpServer(bind, app, "health probe")
+    async def ready(self) -> None:
+        """Wait until it listens."""
+        await self._listening.wait()
 
 
-def metrics_server(bind: str, registry: CollectorRegistry) -> HttpServer:
-    """The server of the metrics."""
+def metrics_app(registry: CollectorRegistry, check: Filter | None = None) -> web.Application:
+    """The application of the metrics, with a filter before all its paths."""
 
-    async def serve(request: web.Request) -> web.Response:
+    async def serve(request: web.Request) -> web.StreamResponse:
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encoder(registry), headers={"Content-Type": content_type})
 
-    app = web.Application()
+    @web.middleware
+    async def filtered(request: web.Request, handler: Handler) -> web.StreamResponse:
+        refused = await check(request) if check is not None else None
+        return await handler(request) if refused is None else refused
+
+    app = web.Application(middlewares=[filtered])
     app.router.add_get("/metrics", serve)
-    return HttpServer(bind, app, "metrics")
+    return app

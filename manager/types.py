@@ -7,7 +7,7 @@ wants to change one builds a patch instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Obj = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -52,9 +52,11 @@ class Resource:
         return "/".join(parts)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Request:
-    """What a reconciler is asked to look at: the key of one object, never its content."""
+class Request(NamedTuple):
+    """What a reconciler is asked to look at: the key of one object, never its content.
+
+    A tuple, because queues hash and compare it several times per event.
+    """
 
     namespace: str
     name: str
@@ -69,8 +71,13 @@ class Result:
 
     Attributes:
         requeue_after: seconds until the same key is looked at again without any event; None: only on events.
-        priority: of that requeue; None keeps the priority that the key had.
+        priority: of the next look, whatever leads to it; None keeps the priority that the key had.
+        requeue: look again after the key's back-off, as after an error. Deprecated: ``requeue_after`` says when.
+        error: a failure that is reported rather than raised, so that it can come with a priority. It beats
+            ``requeue_after`` and ``requeue``.
     """
 
     requeue_after: float | None = None
     priority: int | None = None
+    requeue: bool = False
+    error: Exception | None = None

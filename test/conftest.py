@@ -19,6 +19,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     numbers = [number for mark in metafunc.definition.iter_markers("acceptance") for number in mark.args]
     if numbers:
         metafunc.fixturenames.append("_acceptance")
-        metafunc.parametrize("_acceptance", ["+".join(sorted(numbers))], scope="session")
+        # Of the smallest scope: a wider one would sort tests by their numbers, and start servers anew in between.
+        metafunc.parametrize("_acceptance", ["+".join(sorted(numbers))], scope="function")
     for name in _SERVERS:
         if name in metafunc.fixturenames:
             only = metafunc.definition.get_closest_marker("embedded_only")
@@ -125,63 +127,74 @@ def seed(request: pytest.FixtureRequest) -> int:
 # ------------------------------------------------------------------ servers
 
 
-@pytest.fixture(scope="session")
-def api_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """An API server without any controller."""
-    with _serve(request.param, controllers=False) as server:
-        yield server
+class _Pool:
+    """The servers of a session. A fixture whose parameter changes from test to test would start and stop them each
+    time; here each is started when it is first asked for, and all stop at the end."""
 
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._embedded: dict[bool, Server] = {}
+        self._planes: dict[bool, ControlPlane] = {}
 
-@pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """An API server with the controllers and the scheduler of Kubernetes, without nodes."""
-    with _serve(request.param, controllers=True) as server:
-        yield server
+    def close(self) -> None:
+        self._open.close()
 
-
-@pytest.fixture(scope="session")
-def crd_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """An API server for custom resources: embedded, kube-apiserver, and a current apiextensions-apiserver."""
-    if request.param == "embedded":
-        with _serve("embedded", controllers=False) as server:
-            yield server
-        return
-    plane: ControlPlane = request.getfixturevalue("_crd_plane")
-    if request.param == "real":
-        yield Server("real", plane.rest_config(), plane.kubeconfig, kubectl())
-    else:
-        config, kubeconfig = plane.extensions_config(), plane.extensions_kubeconfig
-        yield Server("current", config, kubeconfig, kubectl(), core=plane.rest_config())
-
-
-@pytest.fixture(scope="session")
-def _crd_plane() -> Iterator[ControlPlane]:
-    """One control plane for both real servers of custom resources."""
-    folder = assets()
-    with ControlPlane.start(controllers=False, extensions=folder is not None and has_extensions(folder)) as plane:
-        yield plane
-
-
-class _serve:
-    def __init__(self, kind: str, *, controllers: bool) -> None:
-        self._kind, self._controllers = kind, controllers
-
-    def __enter__(self) -> Server:
-        if self._kind == "real":
-            self._plane = ControlPlane.start(controllers=self._controllers)
-            plane = self._plane
+    def get(self, kind: str, *, controllers: bool) -> Server:
+        if kind == "embedded":
+            if controllers not in self._embedded:
+                self._embedded[controllers] = self._open.enter_context(_embedded(controllers=controllers))
+            return self._embedded[controllers]
+        plane = self.plane(controllers=controllers)
+        if kind == "real":
             return Server("real", plane.rest_config(), plane.kubeconfig, kubectl())
-        self._folder = Path(tempfile.mkdtemp(prefix="embedded-"))
-        self._process, kubeconfig = start_embedded(self._folder, controllers=self._controllers)
-        return Server("embedded", read_kubeconfig(kubeconfig), kubeconfig, kubectl())
+        config, kubeconfig = plane.extensions_config(), plane.extensions_kubeconfig
+        return Server("current", config, kubeconfig, kubectl(), core=plane.rest_config())
 
-    def __exit__(self, *_: object) -> None:
-        if self._kind == "real":
-            self._plane.stop()
-            return
-        self._process.terminate()
-        self._process.wait(20)
-        shutil.rmtree(self._folder)
+    def plane(self, *, controllers: bool) -> ControlPlane:
+        """The one without controllers has a current server for custom resources beside it, where there is one."""
+        if controllers not in self._planes:
+            folder = assets()
+            extensions = not controllers and folder is not None and has_extensions(folder)
+            started = ControlPlane.start(controllers=controllers, extensions=extensions)
+            self._planes[controllers] = self._open.enter_context(started)
+        return self._planes[controllers]
+
+
+@pytest.fixture(scope="session")
+def _pool() -> Iterator[_Pool]:
+    pool = _Pool()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def api_server(request: pytest.FixtureRequest, _pool: _Pool) -> Server:
+    """An API server without any controller."""
+    return _pool.get(request.param, controllers=False)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, _pool: _Pool) -> Server:
+    """An API server with the controllers and the scheduler of Kubernetes, without nodes."""
+    return _pool.get(request.param, controllers=True)
+
+
+@pytest.fixture(scope="session")
+def crd_server(request: pytest.FixtureRequest, _pool: _Pool) -> Server:
+    """An API server for custom resources: embedded, kube-apiserver, and a current apiextensions-apiserver."""
+    return _pool.get(request.param, controllers=False)
+
+
+@contextmanager
+def _embedded(*, controllers: bool) -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="embedded-"))
+    process, kubeconfig = start_embedded(folder, controllers=controllers)
+    try:
+        yield Server("embedded", read_kubeconfig(kubeconfig), kubeconfig, kubectl())
+    finally:
+        process.terminate()
+        process.wait(20)
+        shutil.rmtree(folder)
 
 
 def start_embedded(folder: Path, *, controllers: bool) -> tuple[subprocess.Popen[bytes], Path]:

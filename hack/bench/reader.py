@@ -22,7 +22,7 @@ from hack.bench.facts import usage
 async def ours(url: str, kind: str, objects: int, events: int) -> dict[str, float]:
     """From the wire into the queue of a controller that has no workers."""
     from manager.config import RestConfig
-    from manager.handlers import enqueue, itself
+    from manager.handlers import enqueue_self
     from manager.manager import Manager
     from manager.queue import PriorityQueue
     from manager.resources import PODS
@@ -31,14 +31,13 @@ async def ours(url: str, kind: str, objects: int, events: int) -> dict[str, floa
     resource = PODS if kind == "pod" else Resource("bench.kaito.sh", "v1", "benches", "Bench")
     manager = Manager(RestConfig(server=url), metrics_bind="0")
     queue: PriorityQueue[Request] = PriorityQueue()
-    put = enqueue(queue, itself, ())
     found: dict[str, float] = {}
     before, seen, began = usage(os.getpid()), 0, 0.0
     done = asyncio.Event()
 
     def count(event: Any) -> None:
         nonlocal seen, began
-        put(event)
+        enqueue_self(event, queue)
         seen += 1
         if seen == objects:
             gc.collect()

@@ -44,6 +44,17 @@ def manager(
         str, typer.Option(envvar="SYSTEM_NAMESPACE", help="Namespace of the lease. [default: the context's]")
     ] = "",
     metrics_bind: Annotated[str, typer.Option(help="host:port of /metrics; 0 turns it off.")] = "0.0.0.0:8080",
+    metrics_secure: Annotated[
+        bool,
+        typer.Option(
+            help="Serve metrics over TLS, to those whom the API server allows to get /metrics "
+            "(needs the ClusterRole system:auth-delegator)."
+        ),
+    ] = False,
+    metrics_cert_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of tls.crt and tls.key for --metrics-secure. [default: self-signed]"),
+    ] = None,
     health_bind: Annotated[str, typer.Option(help="host:port of the probes; 0 turns it off.")] = "0.0.0.0:8081",
     webhook_bind: Annotated[
         str, typer.Option(help="host:port of the admission webhook, over TLS; 0 turns it off.")
@@ -58,6 +69,9 @@ def manager(
     admission_rules: Annotated[
         str, typer.Option(help="What is admitted: an era (v0.3, v0.12), and NAME=VALUE of docs/admission.md.")
     ] = "",
+    debug_bind: Annotated[
+        str, typer.Option(help="Loopback host:port of /debug (tasks, memory, profile); 0 turns it off.")
+    ] = "0",
     registration_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds a launched machine may take to become a node.")
     ] = 900.0,
@@ -77,9 +91,10 @@ def manager(
     from kaito.errors import CliError
     from kaito.webhooks import serve_webhooks
     from manager.errors import ConfigError, ManagerError
+    from manager.health import ping
     from manager.kubeconfig import load_config
     from manager.leader import LeaderElection
-    from manager.manager import Manager
+    from manager.manager import Manager, SecureMetrics
 
     chosen = _chosen(controllers)
     level = logging.getLevelNamesMapping().get(log_level.upper())
@@ -94,9 +109,19 @@ def manager(
         # One lease per set of controllers: the shipped Deployments run one controller each, side by side.
         lease = f"kaito-{'-'.join(sorted(chosen))}-controller"
         election = LeaderElection(lease, namespace or config.namespace) if leader_elect else None
-        mgr = Manager(
-            config, leader_election=election, metrics_bind=metrics_bind, health_bind=health_bind, name="kaito"
-        )
+        try:
+            mgr = Manager(
+                config,
+                leader_election=election,
+                metrics_bind=metrics_bind,
+                metrics_secure=SecureMetrics(metrics_cert_dir) if metrics_secure else None,
+                health_bind=health_bind,
+                debug_bind=debug_bind,
+                name="kaito",
+            )
+        except ConfigError as error:
+            raise CliError(str(error), "see `kaito manager --help`", exit_code=2) from error
+        mgr.add_healthz("ping", ping)
         stop = _stop_on_signals()
         machine_api = await _await_crds(config, stop)
         if "workspace" in chosen:

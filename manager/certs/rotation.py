@@ -81,9 +81,11 @@ class Mint(Protocol):
 
     def authority(self, not_before: dt.datetime, not_after: dt.datetime) -> Pair:
         """A new authority."""
+        ...
 
     def serving(self, authority: Pair, not_before: dt.datetime, not_after: dt.datetime) -> Pair:
         """A new serving certificate."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from manager.config import RestConfig
 from manager.errors import ApiError
-from manager.transport import Transport
+from manager.transport import Transport, header_lines, target_of
 from manager.types import Obj
 
 Edit = Callable[[bytes], list[bytes]]
@@ -101,10 +101,11 @@ def padded(size: int) -> Edit:
 
 @dataclass(slots=True)
 class Passed:
-    """One request: ``kind`` as in :class:`Fault`, and when it came, in the loop's time."""
+    """One request: ``kind`` as in :class:`Fault`, when it came, in the loop's time, and whether a fault hit it."""
 
     kind: str
     at: float
+    hit: bool
 
 
 @dataclass(slots=True)
@@ -129,10 +130,10 @@ class FaultProxy:
         app.router.add_get("/{path:.*}", self._serve)
         self._upstream = Transport(self.server, user_agent="fault-proxy")
         # Who hangs up must not leave a watch open at the server.
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self._url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        runner = self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self._url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         return self
 
     async def __aexit__(
@@ -156,8 +157,8 @@ class FaultProxy:
         kind = "list"
         if request.query.get("watch"):
             kind = "stream" if request.query.get("sendInitialEvents") else "watch"
-        self.requests.append(Passed(kind, asyncio.get_running_loop().time()))
         fault = self._take(kind)
+        self.requests.append(Passed(kind, asyncio.get_running_loop().time(), fault is not None))
         if isinstance(fault, Hang):
             await asyncio.Event().wait()
         if isinstance(fault, Answer):
@@ -183,8 +184,8 @@ class FaultProxy:
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         upstream = self._transport()
-        headers = {"Accept": request.headers.get("Accept", "application/json")}
-        body = await upstream.request("GET", request.path, dict(request.query), None, headers)
+        headers = header_lines({"Accept": request.headers.get("Accept", "application/json")})
+        body = await upstream.request("GET", target_of(request.path, dict(request.query)), None, headers)
         return web.Response(body=body, content_type="application/json")
 
     async def _watch(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:

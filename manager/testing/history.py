@@ -9,7 +9,7 @@ and when, is given. For tests in virtual time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from manager.client import ObjectList
@@ -116,8 +116,13 @@ class Wire:
         *,
         query: Query | None = None,
         metadata_only: bool = False,
+        each: Callable[[Obj], Obj | None],
     ) -> ObjectList:
-        query = query or {}
+        page = await self._page(query or {})
+        items = [kept for item in page.items if (kept := each(item)) is not None]
+        return ObjectList(items, page.resource_version, page.continue_token)
+
+    async def _page(self, query: Query) -> ObjectList:
         self.requests += 1
         await asyncio.sleep(0.001)
         if token := query.get("continue"):
@@ -129,7 +134,7 @@ class Wire:
         fault = self._lists.pop(0) if self._lists else Fault()
         self._refuse(fault)
         asked = int(str(query.get("resourceVersion") or self._collection.revision))
-        revision = max(asked, self._collection.revision - fault.after)
+        revision = max(asked, self._collection.revision - fault.after, 1)
         items = [*self._collection.state(revision).values()]
         if fault.kind.startswith("pages") and query.get("limit") and len(items) > 1:
             return ObjectList(items[:1], str(revision), f"{fault.kind}/{revision}/1")
@@ -191,7 +196,7 @@ class Wire:
                 async with asyncio.timeout_at(min(end, asyncio.get_running_loop().time() + 60)):
                     await changed.wait()
             except TimeoutError:
-                if asyncio.get_running_loop().time() >= end:
+                if asyncio.get_running_loop().time() >= end - 0.001:  # timers may fire early by the clock's grain
                     return
                 pending = [self._bookmark(reached)]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import orjson
 
@@ -45,12 +45,15 @@ class Validator(Protocol):
 
     def validate_create(self, obj: Obj, request: AdmissionRequest) -> Warnings | Awaitable[Warnings]:
         """May this object be created?"""
+        ...
 
     def validate_update(self, old: Obj, new: Obj, request: AdmissionRequest) -> Warnings | Awaitable[Warnings]:
         """May the object change like this?"""
+        ...
 
     def validate_delete(self, obj: Obj, request: AdmissionRequest) -> Warnings | Awaitable[Warnings]:
         """May this object be deleted?"""
+        ...
 
 
 class Defaulter(Protocol):
@@ -58,6 +61,7 @@ class Defaulter(Protocol):
 
     def default(self, obj: Obj, request: AdmissionRequest) -> Obj | Awaitable[Obj]:
         """The object as it should be. ``obj`` is a copy that may be changed and returned. It may be async."""
+        ...
 
 
 def validating(validator: Validator) -> Handler:
@@ -80,10 +84,10 @@ def validating(validator: Validator) -> Handler:
 
 
 def mutating(defaulter: Defaulter) -> Handler:
-    """A handler that patches what a defaulter changed, and nothing else. Deletions pass."""
+    """A handler that patches what a defaulter changed, and nothing else. Deletions and connections pass."""
 
     async def handle(request: AdmissionRequest) -> Response:
-        if request.operation == "DELETE":
+        if request.operation not in ("CREATE", "UPDATE"):
             return allowed()
         sent = _needed(request.object, "object")
         completed = await _result(defaulter.default(orjson.loads(orjson.dumps(sent)), request))
@@ -102,15 +106,17 @@ def chain(*handlers: Handler) -> Handler:
         total = Response(True)
         for handler in handlers:
             response = await handled(handler, request)
-            response.warnings[:0] = total.warnings
-            response.audit_annotations = total.audit_annotations | response.audit_annotations
+            total = Response(  # a new one: a handler may answer with one object for ever
+                response.allowed,
+                response.status,
+                [*total.patch, *response.patch] if response.allowed else [],
+                [*total.warnings, *response.warnings],
+                total.audit_annotations | response.audit_annotations,
+            )
             if not response.allowed:
-                response.patch = []
-                return response
+                break
             if response.patch:
                 request = request.with_object(_apply(response.patch, _needed(request.object, "object")))
-            response.patch[:0] = total.patch
-            total = response
         return total
 
     return handle
@@ -170,7 +176,9 @@ def _path(verb: str, resource: Resource) -> str:
 
 
 async def _result(value: T | Awaitable[T]) -> T:
-    return await value if inspect.isawaitable(value) else value
+    if inspect.isawaitable(value):
+        return cast("T", await value)
+    return value  # pyright: ignore[reportReturnType] - it is no awaitable
 
 
 def _needed(obj: Obj | None, name: str) -> Obj:

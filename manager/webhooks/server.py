@@ -55,12 +55,15 @@ class Endpoint(Protocol):
     @property
     def limit(self) -> int:
         """The most bytes of a body."""
+        ...
 
     async def answer(self, body: bytes, content_type: str) -> tuple[int, bytes]:
         """HTTP status and JSON; raises nothing."""
+        ...
 
     def refuse(self, code: int, message: str) -> tuple[int, bytes]:
         """The answer to a body that was not read."""
+        ...
 
 
 class WebhookServer:
@@ -197,7 +200,7 @@ class WebhookServer:
             ) from error
         self.address = listener.sockets[0].getsockname()[:2]
         try:
-            log.info("webhooks served address=%s:%d paths=%d", *self.address, len(self._paths))
+            log.info("webhooks served address=%s paths=%d", self.address, len(self._paths))
             self._problem = await self.dial()
             if self._problem is None:
                 self._serving.set()

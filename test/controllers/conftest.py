@@ -262,9 +262,9 @@ class MortalClient(Client):
         self.left = writes
         self.died = asyncio.Event()
 
-    async def request(self, method: str, path: str, **rest: Any) -> Json:
-        answer = await super().request(method, path, **rest)
-        if method == "GET" or "/events" in path:
+    async def send(self, method: str, target: str, body: Any, headers: bytes) -> Json:
+        answer = await super().send(method, target, body, headers)
+        if method == "GET" or "/events" in target:
             return answer
         self.left -= 1
         if self.left <= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -43,6 +44,25 @@ async def test_unusable_flags_are_told_with_a_way_out(flags: dict[str, Any], wor
         await asyncio.to_thread(manager, metrics_bind="0", health_bind="0", **flags)
 
     assert caught.value.next_step
+
+
+async def test_addresses_that_cannot_be_used_are_told_with_a_way_out(tmp_path: Path) -> None:
+    """A look inside from elsewhere, and a folder without a certificate: one line each, before anything starts."""
+    file = tmp_path / "kubeconfig"
+    user = {"name": "u", "user": {"token": "t"}}
+    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}
+    context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+    file.write_text(
+        json.dumps({"current-context": "x", "clusters": [cluster], "users": [user], "contexts": [context]})
+    )
+    for flags, words in (
+        ({"debug_bind": "0.0.0.0:6060"}, "kubectl port-forward"),
+        ({"metrics_bind": "127.0.0.1:0", "metrics_secure": True, "metrics_cert_dir": tmp_path}, "tls.crt"),
+    ):
+        options: dict[str, Any] = {"metrics_bind": "0", "health_bind": "0", "kubeconfig": file, **flags}
+        with pytest.raises(CliError, match=words) as caught:
+            await asyncio.to_thread(manager, **options)
+        assert caught.value.exit_code == 2
 
 
 async def test_a_kubeconfig_that_is_not_there_is_told_with_a_way_out() -> None:

@@ -156,16 +156,25 @@ def _widget_crd() -> Obj:
     }
 
 
+class _MadeToMeasure(Informer):
+    """An informer with a reflector of the test's choice."""
+
+    chosen: Reflector
+
+    def make_reflector(self, part: object) -> Reflector:
+        return self.chosen
+
+
 class Informing:
     """An informer whose reflector is made to measure, with a ``Ledger`` as its handler, inside ``async with``."""
 
     def __init__(self, client: Client, resource: Resource, **options: Any) -> None:
         self.errors: list[ManagerError] = []
         self.ledger = Ledger()
-        self.informer = Informer(client, resource)
+        self.informer = _MadeToMeasure(client, resource)
         self.registration = self.informer.add_handler(self.ledger)
         options = {"rng": Even(1), "on_error": self.errors.append, **options}
-        self.reflector = self.informer._reflector = Reflector(client, resource, self.informer, **options)
+        self.reflector = self.informer.chosen = Reflector(client, resource, self.informer, **options)
 
     async def __aenter__(self) -> Informing:
         self.task = asyncio.create_task(self.informer.run())
@@ -177,7 +186,9 @@ class Informing:
         assert isinstance(outcome, asyncio.CancelledError), f"the informer ended with {outcome!r}"
 
     def versions(self) -> dict[str, str]:
-        """The version of every object in the store, by key."""
+        """The version of every object in the store, by key; none before the first list."""
+        if not self.informer.has_synced:
+            return {}
         return {key(obj): resource_version(obj) for obj in self.informer.store.list()}
 
 

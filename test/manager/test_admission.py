@@ -252,6 +252,18 @@ async def test_patches_and_warnings_of_a_chain_add_up() -> None:
 
 
 @pytest.mark.acceptance("FW-H05")
+async def test_a_response_that_is_given_again_does_not_grow() -> None:
+    """A chain changes no response of its handlers."""
+    constant = patched([{"op": "add", "path": "/k", "value": 1}], warnings=["once"])
+    handler = chain(adding("a", "w"), lambda _: constant)
+
+    answers = [await ask(handler, object={}) for _ in range(3)]
+
+    assert {tuple(answer["response"]["warnings"]) for answer in answers} == {("w", "once")}
+    assert [len(patch_of(answer)) for answer in answers] == [2, 2, 2]
+
+
+@pytest.mark.acceptance("FW-H05")
 async def test_each_in_a_chain_sees_what_those_before_it_did() -> None:
     """A defaulter that builds on another's default finds it."""
 
@@ -410,14 +422,17 @@ async def test_a_defaulter_patches_its_change_and_nothing_else() -> None:
 
 
 @pytest.mark.acceptance("FW-H07")
-async def test_a_deletion_is_not_defaulted() -> None:
-    """Deletions pass and the defaulter is not called."""
+@pytest.mark.parametrize(
+    "request_", [{"operation": "DELETE", "oldObject": {"a": 1}}, {"operation": "CONNECT", "object": {"a": 1}}]
+)
+async def test_deletions_and_connections_are_not_defaulted(request_: Obj) -> None:
+    """They pass and the defaulter is not called."""
 
     class Never:
         def default(self, obj: Obj, request: AdmissionRequest) -> Obj:
             raise AssertionError("called")
 
-    answer = await ask(mutating(Never()), operation="DELETE", oldObject={"a": 1})
+    answer = await ask(mutating(Never()), **request_)
 
     assert answer["response"]["allowed"]
 

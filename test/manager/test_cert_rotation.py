@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import random
 from dataclasses import replace
 
@@ -198,21 +199,21 @@ def test_a_policy_that_would_never_rest_is_refused() -> None:
         Policy(serving=30 * DAY)
 
 
-def test_no_moment_of_thirty_years_breaks_a_connection(seed: int) -> None:
+def test_no_moment_of_many_years_breaks_a_connection(seed: int) -> None:
     """Three replicas that act at odd times and a lagging API server: what any replica serves is always trusted.
 
     Now and then somebody removes the authority's key or the whole Secret. Replicas see the Secret within 12 hours,
     the API server sees the configuration within four minutes.
     """
     chance = random.Random(seed)
-    now, end = START, START + 30 * 365 * DAY
+    now, end = START, START + (30 if os.environ.get("KAITO_SOAK") else 8) * 365 * DAY
     secret = FIRST
     target: list[tuple[dt.datetime, bytes]] = [(now, FIRST.bundle_pem)]  # when it was written, what
     replicas = [(now, FIRST)] * 3  # when each has read the Secret, and what it read
     rolled = served = 0
     while now < end:
         found = secret
-        if chance.random() < 0.01:
+        if chance.random() < 0.05 or (not rolled and now > START + 365 * DAY):
             found = replace(secret, ca_key=b"", published=None)
         published = secret.bundle[0].pem.strip() in target[-1][1]
         result = step(found, now, published=published)
@@ -238,5 +239,5 @@ def test_no_moment_of_thirty_years_breaks_a_connection(seed: int) -> None:
                 assert all(any(shown.issued_by(a) for a in certificates(bundle)) for bundle in trusted)
         now = max(wake, now + dt.timedelta(seconds=1))
 
-    assert rolled >= 3
-    assert served > 30
+    assert rolled >= 1
+    assert served >= 8

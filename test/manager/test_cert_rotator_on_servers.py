@@ -28,10 +28,13 @@ from manager.certs.rotation import Policy, read_secret
 from manager.certs.rotator import Rotator
 from manager.client import Client
 from manager.errors import ApiError
-from manager.resources import CONFIGMAPS, CRDS, NAMESPACES, SECRETS
+from manager.leader import LeaderElection
+from manager.manager import Manager
+from manager.resources import CONFIGMAPS, CRDS, LEASES, NAMESPACES, SECRETS
 from manager.testing.webhooks import LocalWebhooks
 from manager.types import Obj
 from manager.webhooks.review import AdmissionRequest, Response, allowed, denied
+from manager.webhooks.server import WebhookServer
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -208,6 +211,54 @@ async def test_a_broken_secret_is_repaired_and_served(client: Client, namespace:
     assert after.bundle == before.bundle
     assert replica.serving.certificate == after.serving.cert
     assert secret["data"]["foreign"] == rubbish["foreign"]
+
+
+@pytest.mark.acceptance("FW-H10")
+async def test_a_standby_of_a_manager_serves_webhooks_with_certificates_of_its_own(
+    api_server: Server, client: Client, namespace: str
+) -> None:
+    """Rotator and server need no leader: the API server trusts and reaches a manager that cannot get its lease."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    lease = {"holderIdentity": "other", "leaseDurationSeconds": 3600, "leaseTransitions": 0}
+    meta = {"name": "taken", "namespace": namespace}
+    await client.create(LEASES, {"metadata": meta, "spec": lease})
+    await client.patch(NAMESPACES, namespace, {"metadata": {"labels": {"test": namespace}}})
+    election = LeaderElection(lease_name="taken", namespace=namespace, identity="me")
+    manager = Manager(api_server.config, leader_election=election, metrics_bind="0", graceful_timeout=5)
+    certificates_of = rotator(manager.live, namespace, name)
+    server = WebhookServer(host="127.0.0.1", port=0, certificate=certificates_of.serving, registry=manager.metrics)
+    server.admission("/judge", lambda _: denied("judged"))
+    manager.add(certificates_of.run, name="certificates", needs_leader=False)
+    manager.add(server.run, name="webhooks", needs_leader=False)
+    stop = asyncio.Event()
+    running_manager = asyncio.create_task(manager.run(stop))
+    async with asyncio.timeout(20):
+        await server.ready()
+        assert server.address is not None
+        webhook = _webhook("judge") | {
+            "clientConfig": {"url": f"https://127.0.0.1:{server.address[1]}/judge"},
+            "rules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
+            ],
+            "namespaceSelector": {"matchLabels": {"test": namespace}},
+            "failurePolicy": "Ignore",
+        }
+        await client.create(VALIDATING, {"metadata": {"name": name}, "webhooks": [webhook]})
+        obj = {"metadata": {"generateName": "x-", "namespace": namespace}}
+        message = ""
+        while not message:
+            try:
+                await client.create(CONFIGMAPS, obj, dry_run=True)
+            except ApiError as error:
+                message = error.message
+            await asyncio.sleep(0.02)  # the bundle is injected, and the server follows its configuration
+    ready = (certificates_of.check(), server.started(), manager.elected.is_set())
+    stop.set()
+    await running_manager
+    await client.delete(VALIDATING, name)
+
+    assert message == 'admission webhook "judge.test.io" denied the request: judged'
+    assert ready == (None, None, False)
 
 
 @pytest.mark.parametrize("how", ["key removed", "secret deleted"])

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manager.client import Client
-from manager.diff import merge_patch, private_copy
 from manager.ensure import Ensured, Operation, Renamed, create_or_patch, create_or_update
 from manager.errors import ApiError, Conflict, Forbidden, NotFound
+from manager.patches import merge_patch, private_copy
 from manager.resources import CONFIGMAPS, PODS
 from manager.types import Obj, Resource
+from manager.writes import Write
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -36,9 +37,11 @@ class Spy(Client):
             raise self.read_error
         return await super().get(*args, **options)
 
-    async def request(self, method: str, path: str, **options: Any) -> Obj:
-        self.writes += method != "GET"
-        return await super().request(method, path, **options)
+    def began(self, write: Write) -> None:
+        self.writes += 1
+
+    def ended(self, token: object, answer: Obj | None) -> None:
+        pass
 
 
 @dataclass
@@ -59,6 +62,7 @@ class World:
 @pytest.fixture
 async def world(api_server: Server, namespace: str) -> AsyncIterator[World]:
     async with Spy(api_server.config) as client:
+        client.write_observer = client
         yield World(client, namespace, f"c-{uuid.uuid4().hex[:8]}")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from conftest import Reflecting, Server
 
 Make = type["Reflecting"]
+
+
+def real_in_the_long_run(test: Callable[..., Any]) -> Callable[..., Any]:
+    """For tests in which the real servers themselves wait for seconds."""
+    if os.environ.get("KAITO_SOAK"):
+        return test
+    return pytest.mark.embedded_only("the real servers take 3 s and more: KAITO_SOAK=1")(test)
 
 
 class Spy(Client):
@@ -177,3 +185,25 @@ async def test_many_objects_are_streamed_whole(
         await run.until_names(*names)
 
         assert [call[0] for call in run.mirror.calls] == ["replace"]
+
+
+@real_in_the_long_run
+@pytest.mark.acceptance("FW-A14", "FW-A23")
+async def test_a_version_of_the_future_is_given_up(
+    crd_server: Server, spy: Spy, widgets: Resource, namespace: str, reflecting: Make
+) -> None:
+    """A server that was restored from a backup: its own way to say "too large" leads to what it has, at once.
+
+    The real servers themselves wait about 3 s for a version to come before they say so, so they are asked in the
+    long run alone.
+    """
+    await spy.create(widgets, widget("a"), namespace=namespace)
+    run = reflecting(spy, widgets, namespace=namespace)
+    run.reflector._version = "999999999"
+    async with run:
+        await run.until_names("a")
+
+        assert int(run.reflector.resource_version) < 999999999
+        assert run.errors == []
+    way = ["stream", "list", "list", "watch"] if crd_server.kind == "real" else ["stream", "stream"]
+    assert spy.asked[: len(way)] == way

@@ -19,7 +19,13 @@ from aiohttp import web
 from kaito.local.apiserver.conversion import from_storage
 from kaito.local.apiserver.crds import CrdKeeper
 from kaito.local.apiserver.deletion import DeleteOptions
-from kaito.local.apiserver.errors import StatusError, conflict, method_not_allowed, status_success
+from kaito.local.apiserver.errors import (
+    StatusError,
+    conflict,
+    method_not_allowed,
+    status_success,
+    too_large_revision,
+)
 from kaito.local.apiserver.hooks.converting import Converter
 from kaito.local.apiserver.hooks.drafts import attributes, take
 from kaito.local.apiserver.hooks.gate import Gate
@@ -167,7 +173,7 @@ class Handlers:
                 return await self._list(call)
             if method == "POST":
                 return await self._create(call)
-            if method == "DELETE":
+            if method == "DELETE" and "deletecollection" in call.resource.verbs:
                 return await self._delete_collection(call)
         elif method in ("GET", "HEAD"):
             if call.options.watch and not path.subresource:
@@ -213,6 +219,8 @@ class Handlers:
         check_watch_options(options)
         asked = check_revision(options.resource_version)
         initial = options.send_initial_events
+        if initial and asked > self.storage.revision:
+            raise too_large_revision(asked, self.storage.revision)
         # Without sendInitialEvents, "" and "0" mean: what is there first, then the changes.
         from_scratch = initial if initial is not None else not asked
         seconds = options.timeout_seconds or self._chance.randint(_WATCH_SECONDS, 2 * _WATCH_SECONDS)

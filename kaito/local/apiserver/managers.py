@@ -7,6 +7,7 @@ read is dropped, never kept half-read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -31,7 +32,7 @@ class Identity:
 
     def shown(self) -> str:
         """The spelling of conflict messages."""
-        spelled = f'"{self.name}"'
+        spelled = json.dumps(self.name, ensure_ascii=False)
         if self.subresource:
             spelled += f' with subresource "{self.subresource}"'
         return f"{spelled} using {self.api_version}" if self.operation == "Update" else spelled

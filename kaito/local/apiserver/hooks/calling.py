@@ -61,15 +61,16 @@ class Caller:
         """
         place = self._place(client_config, f"timeout={seconds:g}s")
         context = self._context(str(client_config.get("caBundle") or ""))
-        if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, limit_per_host=0))
+        session = self._session
+        if session is None:
+            session = self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if place.service is not None:
             headers["Host"] = place.service
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._session.post(
+                session.post(
                     place.address,
                     data=orjson.dumps(review),
                     headers=headers,
