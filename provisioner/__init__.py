@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from provisioner.protocol import CloudProvider, Instance, InstanceRequest, InstanceState, Taint
+from provisioner.protocol import (
+    ON_DEMAND,
+    SPOT,
+    CloudProvider,
+    Instance,
+    InstanceRequest,
+    InstanceState,
+    Owner,
+    Taint,
+)
 
-__all__ = ["CloudProvider", "Instance", "InstanceRequest", "InstanceState", "Taint"]
+__all__ = [
+    "ON_DEMAND",
+    "SPOT",
+    "CloudProvider",
+    "Instance",
+    "InstanceRequest",
+    "InstanceState",
+    "Owner",
+    "Taint",
+]

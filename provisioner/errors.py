@@ -3,7 +3,8 @@
 In: a provider's own failures (an HTTP reply, an SDK exception), translated at the provider's edge. Out: one
 ``CloudError`` that carries the reason for a condition, the cloud's own words, what the user can do next, and
 how soon it is worth asking again. Two levels only; the Machine controller reads the attributes and needs no
-``isinstance`` beyond :class:`NotFound` and :class:`InstanceExists`.
+``isinstance`` beyond :class:`NotFound` and :class:`InstanceExists`. A terminal error says in its next step that
+nothing is tried again until somebody changes something.
 
 No foreign exception type (aiohttp, azure.core) may leave this room, and no subclass may be raised without a
 next step: an error that says only "failed" is a bug.
@@ -37,9 +38,11 @@ class CloudError(Exception):
         next_step: what the user can do, one sentence.
         code: the cloud's own error code, where it gave one.
         retry_after: seconds that the cloud asked for; None leaves it to the policy.
+        terminal: the same request would always be refused, so it is not repeated.
     """
 
     reason: ClassVar[str] = "CloudOperationFailed"
+    terminal: ClassVar[bool] = False
     policy: ClassVar[RetryPolicy] = RetryPolicy(10, 300)
     default_next_step: ClassVar[str] = "Look up the cloud's error code; the operator keeps trying."
 
@@ -60,12 +63,59 @@ class CloudError(Exception):
         return f"{self.reason}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Which quota is too small: ``needed`` more are wanted, ``limit`` is allowed, ``used`` taken, ``left`` left.
+
+    Numbers are vCPUs, as clouds count quota; None where the cloud did not say.
+    """
+
+    name: str
+    needed: int | None = None
+    limit: int | None = None
+    used: int | None = None
+    left: int | None = None
+    location: str = ""
+
+    def __str__(self) -> str:
+        where = f" in {self.location}" if self.location else ""
+        facts = (
+            (self.needed, "this needs {} more vCPUs"),
+            (self.limit, "the limit is {}"),
+            (self.used, "{} are in use"),
+            (self.left, "{} are left"),
+        )
+        told = ", ".join(text.format(number) for number, text in facts if number is not None)
+        return f"the quota {self.name}{where} is too small" + (f": {told}" if told else "")
+
+    @property
+    def needed_limit(self) -> int | None:
+        """The smallest limit that would do; None where the cloud did not give the numbers for it."""
+        return None if self.used is None or self.needed is None else self.used + self.needed
+
+
 class QuotaExceeded(CloudError):
-    """The subscription has too little quota for this instance type; only a person can raise it."""
+    """The subscription has too little quota for this instance type; only a person can raise it.
+
+    Attributes:
+        quota: the quota as numbers, where the cloud's message gave them.
+    """
 
     reason = "QuotaExceeded"
     policy = RetryPolicy(60, 600)
     default_next_step = "Ask for more quota of this VM family, or choose another instanceType or region."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        next_step: str = "",
+        retry_after: float | None = None,
+        quota: Quota | None = None,
+    ) -> None:
+        super().__init__(message, code=code, next_step=next_step, retry_after=retry_after)
+        self.quota = quota
 
 
 class CapacityUnavailable(CloudError):
@@ -80,8 +130,19 @@ class SkuNotAvailable(CloudError):
     """This instance type is not offered here at all."""
 
     reason = "SkuNotAvailable"
-    policy = RetryPolicy(60, 600)
-    default_next_step = "Choose an instanceType that this region offers."
+    terminal = True
+    default_next_step = "Choose an instanceType that this region offers; the operator does not try this one again."
+
+
+class SkuNotAllowed(CloudError):
+    """The region offers this instance type, and this subscription may not use it."""
+
+    reason = "SkuNotAllowedInSubscription"
+    terminal = True
+    default_next_step = (
+        "Ask Azure support to allow the size in this subscription and make the Workspace anew, or choose another "
+        "instanceType; the operator does not try this one again."
+    )
 
 
 class NotAllowed(CloudError):
@@ -98,6 +159,32 @@ class AuthorizationFailed(CloudError):
     reason = "AuthorizationFailed"
     policy = RetryPolicy(30, 300)
     default_next_step = "Give the provisioner's identity permission to manage instances."
+
+
+class Misconfigured(CloudError):
+    """What the provisioner was told to work in (subscription, resource group, cluster) is not there."""
+
+    reason = "ProvisionerMisconfigured"
+    policy = RetryPolicy(60, 600)
+    default_next_step = "Correct the provisioner's settings and start it again."
+
+
+class InvalidRequest(CloudError):
+    """The cloud refuses the request as such; the same request would be refused for ever."""
+
+    reason = "InvalidRequest"
+    terminal = True
+    default_next_step = (
+        "Correct what the message names; the operator does not try again until the Machine changes."
+    )
+
+
+class NameTaken(CloudError):
+    """Something that is not ours bears the name of the instance. It is neither used nor touched."""
+
+    reason = "NameTaken"
+    policy = RetryPolicy(60, 600)
+    default_next_step = "Remove the other one, or delete the Machine so that one with another name is made."
 
 
 class OperationInProgress(CloudError):

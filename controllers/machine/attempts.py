@@ -2,7 +2,8 @@
 
 In: refusals as they happen. Out: the time of the next attempt. This is a rate limiter like a queue's and no
 part of the world: it starts empty, and an operator that was restarted asks once at once. Creating and deleting
-are counted apart, so that a Machine that waits for quota can still be deleted immediately.
+are counted apart, so that a Machine that waits for quota can still be deleted immediately, and an edit of the
+Machine starts afresh.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from controllers.machine.model import Attempts
 from manager.types import Obj
 from provisioner.errors import CloudError
 
+_Key = tuple[str, bool, int]  # uid, deleting, generation
+
 
 class AttemptBook:
     """Failed attempts by Machine. One event loop only; entries go when their Machine does."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, dict[tuple[str, bool], Attempts]] = {}
+        self._by_name: dict[str, dict[_Key, Attempts]] = {}
 
     def __repr__(self) -> str:
         return f"<AttemptBook machines={len(self._by_name)}>"
@@ -28,9 +31,15 @@ class AttemptBook:
         return self._by_name.get(machine["metadata"]["name"], {}).get(_key(machine), Attempts())
 
     def failed(self, machine: Obj, error: CloudError, now: datetime) -> Attempts:
-        """Count a refusal and set the time of the next attempt."""
+        """Count a refusal and set the time of the next attempt.
+
+        A terminal one ends the attempts to create; a deletion is never given up, because something is left then.
+        """
         count = self.of(machine).failed + 1
-        entry = Attempts(count, now + timedelta(seconds=error.retry_delay(count)))
+        if error.terminal and not machine["metadata"].get("deletionTimestamp"):
+            entry = Attempts(count, given_up=True)
+        else:
+            entry = Attempts(count, now + timedelta(seconds=error.retry_delay(count)))
         self._by_name.setdefault(machine["metadata"]["name"], {})[_key(machine)] = entry
         return entry
 
@@ -39,5 +48,6 @@ class AttemptBook:
         self._by_name.pop(name, None)
 
 
-def _key(machine: Obj) -> tuple[str, bool]:
-    return str(machine["metadata"]["uid"]), bool(machine["metadata"].get("deletionTimestamp"))
+def _key(machine: Obj) -> _Key:
+    meta = machine["metadata"]
+    return str(meta["uid"]), bool(meta.get("deletionTimestamp")), int(meta.get("generation") or 0)

@@ -44,7 +44,7 @@ def decide(obs: Observation, now: datetime) -> Plan:
 
 def needs_cloud(obs: Observation, now: datetime) -> bool:
     """Whether this reconcile has to look the instance up: not when nothing depends on it, nor too soon."""
-    if obs.attempts.next_at is not None and obs.attempts.next_at > now:
+    if obs.attempts.given_up or (obs.attempts.next_at is not None and obs.attempts.next_at > now):
         return False
     finalizers = obs.machine["metadata"].get("finalizers") or []
     if keys.TERMINATION_FINALIZER not in finalizers:

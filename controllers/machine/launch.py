@@ -1,8 +1,9 @@
 """Phase one: the cloud has an instance for this Machine.
 
 In: what the cloud said, or that it refused. Out: the ``MachineLaunched`` mark and at most one cloud call. The
-instance is always looked up by the Machine's name before one is created, and a create never overwrites, so a
-restart in the middle takes up what is there. Between two attempts nothing is asked of the cloud.
+instance is always looked up by its name before one is created, and a create never overwrites, so a restart in the
+middle takes up what is there. Between two attempts nothing is asked of the cloud. The providerID is the cloud's
+where it knows it, and otherwise that of the node.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _create(obs: Observation, now: datetime) -> Phase:
     if wait := _until_next_attempt(obs, now):
         return Phase(requeue_after=wait)
     try:
-        return Phase(cloud=CreateInstance(instance_request(obs.machine)))
+        return Phase(cloud=CreateInstance(instance_request(obs.machine, obs.instance_name)))
     except UnusableMachine as error:
         # Only an edit of the Machine helps, and that edit is an event; so there is nothing to wait for.
         return Phase(marks=(Mark(MACHINE_LAUNCHED, "False", "InvalidMachine", str(error)),))
@@ -47,7 +48,7 @@ def _follow(obs: Observation, instance: Instance) -> Phase:
     if instance.state is InstanceState.DELETING:
         # The remains of a failed attempt; its reason stays in the condition until the next attempt.
         return Phase(requeue_after=obs.poll_interval)
-    if instance.state is InstanceState.RUNNING and instance.provider_id:
+    if instance.state is InstanceState.RUNNING:
         return Phase(marks=(Mark(MACHINE_LAUNCHED, "True"),), status=known)
     message = f"the cloud is creating instance {instance.name} ({instance.instance_type})"
     mark = Mark(MACHINE_LAUNCHED, "Unknown", "InstanceCreating", message)
@@ -59,6 +60,8 @@ def _refused(obs: Observation, error: CloudError, now: datetime) -> Phase:
     if obs.attempts.next_at is not None:
         message += f" Next attempt at {render_time(obs.attempts.next_at)}."
     mark = Mark(MACHINE_LAUNCHED, "False", error.reason, message)
+    if obs.attempts.given_up:
+        return Phase(marks=(mark,))  # only an edit of the Machine helps, and that edit is an event
     return Phase(marks=(mark,), requeue_after=_until_next_attempt(obs, now) or obs.poll_interval)
 
 

@@ -28,10 +28,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How often the cloud has refused this Machine in a row, and when it is asked next."""
+    """How often the cloud has refused this Machine in a row, and when it is asked next.
+
+    ``given_up``: never, because it would always refuse the Machine as it is.
+    """
 
     failed: int = 0
     next_at: datetime | None = None
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +43,17 @@ class Observation:
     """The world as one reconcile of one Machine sees it.
 
     Attributes:
+        instance_name: what its instance is called, whether there is one or not.
         instance: what the cloud says; None when there is none, or when nobody asked.
         asked: the cloud was asked and answered.
         cloud_error: its refusal, when the last call ended in one.
-        nodes: the nodes that bear the Machine's providerID (its name, while that is unknown).
+        nodes: the nodes that are the Machine's instance.
         pods: pods bound to those nodes; looked up only while the Machine is being deleted.
         poll_interval: seconds between two looks at a cloud operation.
     """
 
     machine: Obj
+    instance_name: str = ""
     instance: Instance | None = None
     asked: bool = False
     cloud_error: CloudError | None = None

@@ -44,7 +44,13 @@ from provisioner import errors as cloud_errors
 
 log = logging.getLogger("kaito.controllers.machine")
 
-BY_PROVIDER_ID = "providerID"  # name of the index on nodes
+BY_INSTANCE = "instance"  # name of the index on nodes, and on Machines: what their instance is called
+
+
+def instance_name(provider: CloudProvider, machine: Obj) -> str:
+    """What the Machine's instance is called. Raises ``CloudError`` when it is another cloud's."""
+    meta, status = machine["metadata"], machine.get("status") or {}
+    return provider.instance_name(str(meta["name"]), str(meta["uid"]), str(status.get("providerID") or ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +100,28 @@ class MachineReconciler:
             poll_interval=self.provider.poll_interval,
             limits=self.limits,
         )
+        try:
+            obs = replace(obs, instance_name=instance_name(self.provider, machine))
+        except cloud_errors.CloudError as error:
+            return self._refused(obs, error, now)
         if needs_cloud(obs, now):
             obs = await self._look_up(obs, now)
-        provider_id = (machine.get("status") or {}).get("providerID")
-        if not provider_id and obs.instance is not None:
-            provider_id = obs.instance.provider_id
-        if provider_id:
-            obs = replace(obs, nodes=tuple(self.nodes.by_index(BY_PROVIDER_ID, provider_id)))
+        obs = replace(obs, nodes=tuple(self.nodes.by_index(BY_INSTANCE, obs.instance_name)))
         if obs.deleting and obs.instance is not None:
             obs = replace(obs, pods=await self._pods_on(obs.nodes))
         return obs
 
     async def _look_up(self, obs: Observation, now: datetime) -> Observation:
         try:
-            instance = await self.provider.get(obs.name)
+            instance = await self.provider.get(obs.instance_name)
         except cloud_errors.NotFound:
             return replace(obs, asked=True, instance=None, cloud_error=None)
         except cloud_errors.CloudError as error:
             return self._refused(obs, error, now)
         if instance.state is InstanceState.RUNNING and not obs.deleting:
             self.attempts.forget(obs.name)
-        return replace(obs, asked=True, instance=instance, cloud_error=None)
+        wait = instance.look_again or obs.poll_interval
+        return replace(obs, asked=True, instance=instance, cloud_error=None, poll_interval=wait)
 
     async def _pods_on(self, nodes: tuple[Obj, ...]) -> tuple[Obj, ...]:
         pods: list[Obj] = []
@@ -134,7 +141,7 @@ class MachineReconciler:
                 instance: Instance | None = await self.provider.create(action.request)
             else:
                 log.info("deleting instance machine=%s", obs.name)
-                await self.provider.delete(obs.name)
+                await self.provider.delete(obs.instance_name)
                 instance = replace(obs.instance, state=InstanceState.DELETING) if obs.instance else None
         except cloud_errors.InstanceExists:
             return await self._look_up(obs, now)
@@ -142,7 +149,8 @@ class MachineReconciler:
             instance = None
         except cloud_errors.CloudError as error:
             return self._refused(obs, error, now)
-        obs = replace(obs, asked=True, instance=instance, cloud_error=None)
+        wait = (instance.look_again if instance else None) or obs.poll_interval
+        obs = replace(obs, asked=True, instance=instance, cloud_error=None, poll_interval=wait)
         return self._refused(obs, failed, now) if failed is not None else obs
 
     def _refused(self, obs: Observation, error: cloud_errors.CloudError, now: datetime) -> Observation:

@@ -1,6 +1,6 @@
 """Phase two: the instance's node has joined the cluster and is known to be this Machine's.
 
-In: the nodes that bear the Machine's providerID. Out: the ``MachineRegistered`` mark, the node's facts for
+In: the nodes that are the Machine's instance. Out: the ``MachineRegistered`` mark, the node's facts for
 the status, and one patch of the node that makes it ours: owner, labels, and the taints that it should have
 had from the start. The patch carries the resourceVersion that was read, because lists are replaced whole.
 """
@@ -34,7 +34,7 @@ def registration(obs: Observation, *, launched: bool) -> Phase:
         return Phase(marks=(Mark(MACHINE_REGISTERED, "False", "MachineNotLaunched", "there is no instance yet"),))
     if obs.nodes:
         names = ", ".join(sorted(node["metadata"]["name"] for node in obs.nodes))
-        message = f"several nodes bear this Machine's providerID: {names}"
+        message = f"several nodes are this Machine's instance: {names}"
         return Phase(marks=(Mark(MACHINE_REGISTERED, "False", "MultipleNodesFound", message),))
     message = "the instance runs, and its node has not joined the cluster yet"
     return Phase(marks=(Mark(MACHINE_REGISTERED, "False", "NodeNotFound", message),))
@@ -75,6 +75,8 @@ def _absent_taints(machine: Obj, present: list[Obj]) -> list[Obj]:
 def _facts(node: Obj) -> dict[str, Any]:
     status = node.get("status") or {}
     facts: dict[str, Any] = {"nodeName": node["metadata"]["name"]}
+    if provider_id := (node.get("spec") or {}).get("providerID"):
+        facts["providerID"] = provider_id
     for field in ("capacity", "allocatable"):
         if status.get(field):
             facts[field] = dict(status[field])

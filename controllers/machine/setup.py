@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from api import keys
 from controllers.machine.attempts import AttemptBook
-from controllers.machine.reconciler import BY_PROVIDER_ID, MachineReconciler
+from controllers.machine.reconciler import BY_INSTANCE, MachineReconciler, instance_name
 from controllers.resources import MACHINES
 from controllers.settings import MachineSettings
 from manager.builder import ControllerBuilder
@@ -16,19 +16,30 @@ from manager.predicates import subject
 from manager.resources import NODES
 from manager.types import Obj, Request
 from provisioner import CloudProvider
+from provisioner.errors import CloudError
 
 
 def add_machine_controller(mgr: Manager, provider: CloudProvider, settings: MachineSettings) -> None:
     """Add the controller that turns Machines into nodes with ``provider``."""
     machines = mgr.cache.informer(MACHINES).store
     nodes = mgr.cache.informer(NODES).store
-    machines.add_index(BY_PROVIDER_ID, _machine_provider_id)
-    if not nodes.has_index(BY_PROVIDER_ID):
-        nodes.add_index(BY_PROVIDER_ID, _node_provider_id)
+
+    def instance_of_machine(machine: Obj) -> Iterable[str]:
+        try:
+            return [instance_name(provider, machine)]
+        except CloudError:
+            return []  # another cloud's; its own reconcile says so
+
+    def instance_of_node(node: Obj) -> Iterable[str]:
+        name = provider.instance_of(node)
+        return [name] if name else []
+
+    machines.add_index(BY_INSTANCE, instance_of_machine)
+    nodes.add_index(BY_INSTANCE, instance_of_node)
 
     def machines_of(node: Obj) -> Iterable[Request]:
-        for provider_id in _node_provider_id(node):
-            for machine in machines.by_index(BY_PROVIDER_ID, provider_id):
+        for name in instance_of_node(node):
+            for machine in machines.by_index(BY_INSTANCE, name):
                 yield Request("", machine["metadata"]["name"])
 
     reconciler = MachineReconciler(
@@ -54,13 +65,3 @@ def is_served(machine: Obj) -> bool:
     """Whether this Machine is one of ours: others of the same API belong to another provisioner."""
     labels = machine["metadata"].get("labels") or {}
     return keys.WORKSPACE_LABEL in labels or keys.RAGENGINE_LABEL in labels
-
-
-def _machine_provider_id(machine: Obj) -> Iterable[str]:
-    provider_id = (machine.get("status") or {}).get("providerID")
-    return [provider_id] if provider_id else []
-
-
-def _node_provider_id(node: Obj) -> Iterable[str]:
-    provider_id = (node.get("spec") or {}).get("providerID")
-    return [provider_id] if provider_id else []

@@ -31,7 +31,9 @@ def manager(
         str, typer.Option(help="Controllers to run: workspace, machine.")
     ] = "workspace,machine",
     kubeconfig: Annotated[Path | None, typer.Option(help="Default: KUBECONFIG, then the pod's own.")] = None,
-    provider: Annotated[str, typer.Option(help="Cloud of the machine controller: local, azure, byo.")] = "local",
+    provider: Annotated[
+        str, typer.Option(help="Cloud of the machine controller: local, azure (set by ARM_*, AZURE_*), byo.")
+    ] = "local",
     local_cloud_url: Annotated[str, typer.Option(help="Address of the local cloud.")] = "http://127.0.0.1:8089",
     local_cloud_token_file: Annotated[
         Path | None, typer.Option(help="File with the local cloud's bearer token.")
@@ -102,6 +104,8 @@ def manager(
         raise CliError(f"--log-level {log_level}: not a level", "use debug, info, warning or error", exit_code=2)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     switches = _switches(admission_rules)
+    # The SDK tells of every request and reply, headers and all.
+    logging.getLogger("azure").setLevel(max(level, logging.WARNING))
     cloud = _provider(provider, local_cloud_url, local_cloud_token_file) if "machine" in chosen else None
 
     async def run() -> None:
@@ -170,16 +174,19 @@ def _chosen(text: str) -> tuple[str, ...]:
 
 
 def _provider(name: str, url: str, token_file: Path | None) -> CloudProvider:
-    from api import catalog
     from kaito.errors import CliError
-    from provisioner.local import LocalProvider
 
     if name == "local":
+        from api import catalog
+        from provisioner.local import LocalProvider
+
         return LocalProvider(url, token_file, gpus_of={sku.instance_type: sku.gpus for sku in catalog.skus()})
+    if name == "azure":
+        return _azure()
     if name in _PROVIDERS:
         raise CliError(
             f"--provider={name} is not in this release yet",
-            "use --provider=local, or run --controllers=workspace beside another provisioner of Machines",
+            "use --provider=azure or local, or run --controllers=workspace beside another provisioner of Machines",
             exit_code=2,
         )
     raise CliError(f"--provider={name}: unknown cloud", f"choose of {', '.join(_PROVIDERS)}", exit_code=2)
@@ -193,6 +200,25 @@ def _switches(text: str) -> Switches:
         return Switches.parse(text)
     except UnknownSwitch as error:
         raise CliError(f"--admission-rules: {error.message}", error.next_step, exit_code=2) from error
+
+
+def _azure() -> CloudProvider:
+    """The provider of the cluster that the environment names, under the upstream provisioner's variables."""
+    import os
+
+    from kaito.errors import CliError
+    from provisioner.azure import AzureProvider, AzureSettings, InvalidSettings
+
+    try:
+        settings = AzureSettings.from_env(os.environ)
+    except InvalidSettings as error:
+        raise CliError(
+            f"--provider=azure: {error}",
+            "set the variables; in a cluster they come from the ConfigMap kaito-azure (config/manager/azure.yaml) "
+            "and from the service account's annotation",
+            exit_code=2,
+        ) from error
+    return AzureProvider(settings)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -18,6 +19,7 @@ from provisioner.errors import AuthorizationFailed, CloudUnavailable
 from provisioner.local import wire
 from provisioner.protocol import Instance, InstanceRequest
 
+_PREFIX = "local:///instances/"  # of the providerID of its nodes
 _TIMEOUT = aiohttp.ClientTimeout(total=10, connect=3)  # loopback: slower than this is broken
 
 
@@ -38,6 +40,13 @@ class LocalProvider:
         self._gpus_of = gpus_of
         self._session: aiohttp.ClientSession | None = None
 
+    def instance_name(self, machine: str, uid: str, provider_id: str = "") -> str:
+        return machine
+
+    def instance_of(self, node: Mapping[str, Any]) -> str:
+        provider_id = str((node.get("spec") or {}).get("providerID") or "")
+        return provider_id.removeprefix(_PREFIX) if provider_id.startswith(_PREFIX) else ""
+
     async def create(self, request: InstanceRequest) -> Instance:
         body = wire.create_body(request, self._capacity(request.instance_types[0]))
         path = f"/instances/{quote(request.name, safe='')}"
@@ -46,12 +55,16 @@ class LocalProvider:
     async def get(self, name: str) -> Instance:
         return wire.parse_instance(await self._call("GET", f"/instances/{quote(name, safe='')}"))
 
+    async def resume(self, name: str, operation: str) -> Instance:
+        return await self.get(name)  # the instance itself tells how its operation stands
+
     async def list(self) -> list[Instance]:
         body = await self._call("GET", "/instances")
         return [wire.parse_instance(item) for item in body.get("items") or []]
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str) -> str:
         await self._call("DELETE", f"/instances/{quote(name, safe='')}")
+        return ""
 
     async def close(self) -> None:
         if self._session is not None:

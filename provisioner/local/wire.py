@@ -56,7 +56,10 @@ def create_body(request: InstanceRequest, capacity: Mapping[str, str]) -> Json:
     return {
         "instanceType": request.instance_types[0],
         "labels": dict(request.labels),
-        "taints": [{"key": t.key, "value": t.value, "effect": t.effect} for t in request.taints],
+        "taints": [
+            {"key": t.key, "value": t.value, "effect": t.effect}
+            for t in (*request.taints, *request.startup_taints)
+        ],
         "capacity": dict(capacity),
     }
 

@@ -28,6 +28,7 @@ SAMPLES = sorted((CONFIG / "samples").glob("*.yaml"))
 
 # What Kubernetes 1.20 serves of the kinds that we may ship.
 OLD_ENOUGH = {
+    "v1/ConfigMap",
     "v1/Namespace",
     "v1/ServiceAccount",
     "v1/Service",
@@ -110,6 +111,25 @@ def test_arguments_exist() -> None:
         command, *flags = item["spec"]["template"]["spec"]["containers"][0]["args"]
         assert command == "manager"
         assert {flag.split("=", 1)[0] for flag in flags} <= known
+
+
+def test_the_azure_settings_are_complete() -> None:
+    """What the ConfigMap names, filled in, is enough beside what the workload-identity webhook adds to the pod."""
+    from provisioner.azure import AzureSettings
+
+    template = of_kind("Deployment")["kaito-machine"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert "--provider=azure" in container["args"]
+    (source,) = container["envFrom"]
+    settings = of_kind("ConfigMap")[source["configMapRef"]["name"]]["data"]
+    assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+    assert (
+        "azure.workload.identity/client-id"
+        in of_kind("ServiceAccount")["kaito-machine"]["metadata"]["annotations"]
+    )
+    added = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE")
+
+    AzureSettings.from_env(dict.fromkeys((*settings, *added), "x"))
 
 
 def test_selectors_meet() -> None:

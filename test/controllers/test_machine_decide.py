@@ -23,8 +23,9 @@ from controllers.machine.model import (
     Plan,
     RemoveFinalizer,
 )
-from provisioner import Instance, InstanceState, Taint
-from provisioner.errors import CloudUnavailable, QuotaExceeded
+from controllers.machine.request import instance_request
+from provisioner import Instance, InstanceState, Owner, Taint
+from provisioner.errors import CloudUnavailable, QuotaExceeded, SkuNotAllowed
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 STAMP = "2026-11-20T12:00:00Z"
@@ -97,15 +98,53 @@ def test_the_finalizer_comes_before_anything_else() -> None:
 
 
 def test_an_absent_instance_is_created_with_the_first_type_that_is_acceptable() -> None:
-    """The request carries name, types in order, labels, taints and disk of the Machine."""
-    plan = decide(Observation(machine(), asked=True), NOW)
+    """The request carries the instance's name, types in order, labels, taints, disk and owner of the Machine."""
+    plan = decide(Observation(machine(creationTimestamp=STAMP), instance_name="k1", asked=True), NOW)
 
     assert isinstance(plan.cloud, CreateInstance)
     request = plan.cloud.request
-    assert (request.name, request.instance_types) == ("ws1", ("Standard_NC6s_v3", "b"))
+    assert (request.name, request.instance_types) == ("k1", ("Standard_NC6s_v3", "b"))
     assert request.taints == (Taint("sku", "NoSchedule", "gpu"),)
+    assert request.owner == Owner("ws1", "u1", "Machine", NOW)
     assert request.labels["apps"] == "phi-3"
     assert request.storage_bytes == 50 * 1024**3
+
+
+def test_zones_capacity_and_image_are_asked_for() -> None:
+    """Requirements choose zones and spot, the annotation the image; start-up taints stay apart."""
+    wanted = machine(annotations={"kaito.sh/node-image-family": "AzureLinux"})
+    wanted["spec"]["requirements"] += [
+        {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["eastus-2", "eastus-1"]},
+        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot", "on-demand"]},
+        {"key": "topology.kubernetes.io/zone", "operator": "NotIn", "values": ["eastus-3"]},
+    ]
+    wanted["spec"]["startupTaints"] = [{"key": "wait", "effect": "NoExecute"}]
+
+    request = instance_request(wanted, "k1")
+
+    assert request.zones == ("eastus-2", "eastus-1")
+    assert request.capacity_types == ("spot", "on-demand")
+    assert request.image_family == "AzureLinux"
+    assert request.startup_taints == (Taint("wait", "NoExecute"),)
+    assert request.taints == (Taint("sku", "NoSchedule", "gpu"),)
+    assert instance_request(machine(), "k1").capacity_types == ("on-demand",)
+
+
+def test_what_can_never_succeed_is_not_tried_again() -> None:
+    """A terminal refusal stands in the condition, no timer runs, and only an edit or a deletion asks again."""
+    book, wanted = AttemptBook(), machine(generation=1)
+    error = SkuNotAllowed("not in your subscription")
+    refused = Observation(wanted, asked=False, cloud_error=error, attempts=book.failed(wanted, error, NOW))
+
+    plan = decide(refused, NOW)
+
+    assert conditions(plan)["MachineLaunched"] == ("False", "SkuNotAllowedInSubscription")
+    assert plan.requeue_after is None
+    later = NOW + timedelta(days=30)
+    edited, deleting = machine(generation=2), machine(generation=2, deletionTimestamp=STAMP)
+    assert not needs_cloud(Observation(wanted, attempts=book.of(wanted)), later)
+    assert needs_cloud(Observation(edited, attempts=book.of(edited)), later)
+    assert needs_cloud(Observation(deleting, attempts=book.failed(deleting, error, NOW)), later)
 
 
 def test_a_machine_that_names_no_type_is_told_so_and_not_retried() -> None:
@@ -126,7 +165,7 @@ def test_a_machine_that_names_no_type_is_told_so_and_not_retried() -> None:
     [
         (instance(InstanceState.CREATING), ("Unknown", "InstanceCreating"), None),
         (instance(InstanceState.RUNNING), ("True", ""), None),
-        (instance(InstanceState.RUNNING, provider_id=""), ("Unknown", "InstanceCreating"), None),
+        (instance(InstanceState.RUNNING, provider_id=""), ("True", ""), None),
         (instance(InstanceState.FAILED), None, DeleteInstance()),
         (instance(InstanceState.DELETING), None, None),
     ],

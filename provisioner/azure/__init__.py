@@ -1,0 +1,8 @@
+"""Azure: one Machine is one AKS agent pool of one node. The SDK is imported when the first call is made."""
+
+from __future__ import annotations
+
+from provisioner.azure.provider import AzureProvider
+from provisioner.azure.settings import AzureSettings, Credential, InvalidSettings
+
+__all__ = ["AzureProvider", "AzureSettings", "Credential", "InvalidSettings"]

@@ -1,0 +1,372 @@
+"""Every refusal of Azure as the provisioner's own error: where it may come, and what it says, word for word."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from kaito.local.fakearm import Fault, Rules
+from kaito.local.fakearm.answers import ANSWERS
+from provisioner import InstanceRequest, InstanceState, errors
+from provisioner.errors import CloudError, Quota
+
+pytestmark = pytest.mark.looptime
+
+Ask = Callable[..., InstanceRequest]
+Make = Callable[..., Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a person reads in a condition: the reason, the message and the next step."""
+
+    reason: str
+    message: str
+    next_step: str
+    terminal: bool = False
+
+
+CAPACITY = "Wait for capacity, or choose another instanceType or region."
+WAIT = "Nothing to do; the operator tries again when the other operation has ended."
+SLOWER = "Nothing to do; the operator slows down as the cloud asked."
+ROLE = (
+    "Give the provisioner's identity the role Contributor on the managed cluster, "
+    "and check that its federated credential names this service account."
+)
+SETTINGS = (
+    "Correct ARM_SUBSCRIPTION_ID, ARM_RESOURCE_GROUP and AZURE_CLUSTER_NAME of the provisioner and start it again."
+)
+POLICY = "Change the policy that forbids it, or choose another instanceType."
+CHANGE = "Correct what the message names; the operator does not try again until the Machine changes."
+REACHABLE = "Check that the cloud's address is right and reachable from the provisioner."
+
+
+def words(answer: str) -> str:
+    """Azure's own, which are kept."""
+    return ANSWERS[answer].message.rstrip(".")
+
+
+TABLE = {
+    "quota": Told(
+        "QuotaExceeded",
+        "the quota standardNCADSA100v4Family in eastus is too small: this needs 24 more vCPUs, 0 are left",
+        "Have the quota standardNCADSA100v4Family raised (https://aka.ms/azure-quota), "
+        "or choose another instanceType or region.",
+    ),
+    "quota-crp": Told(
+        "QuotaExceeded",
+        "the quota standardNCSv3Family Cores in eastus is too small: "
+        "this needs 6 more vCPUs, the limit is 12, 8 are in use",
+        "Have the quota standardNCSv3Family Cores raised to at least 14 (https://aka.ms/azure-quota), "
+        "or choose another instanceType or region.",
+    ),
+    "quota-not-allowed": Told(
+        "QuotaExceeded",
+        "the quota standardNCSv3Family Cores in eastus is too small: "
+        "this needs 6 more vCPUs, the limit is 12, 8 are in use",
+        "Have the quota standardNCSv3Family Cores raised to at least 14 (https://aka.ms/azure-quota), "
+        "or choose another instanceType or region.",
+    ),
+    "quota-regional": Told(
+        "QuotaExceeded",
+        "the quota Total Regional vCPUs in westus2 is too small: this needs 24 more vCPUs, 4 are left",
+        "Have the quota Total Regional vCPUs raised (https://aka.ms/azure-quota), "
+        "or choose another instanceType or region.",
+    ),
+    "sku": Told(
+        "SkuNotAvailable",
+        "The requested VM size Standard_NC6s_v3 is not available in location 'eastus'",
+        "Choose an instanceType that this region offers; the operator does not try this one again.",
+        terminal=True,
+    ),
+    "sku-restricted": Told("CapacityUnavailable", words("sku-restricted"), CAPACITY),
+    "not-in-subscription": Told(
+        "SkuNotAllowedInSubscription",
+        "The VM size of Standard_NC6s_v3 is not allowed in your subscription in location 'eastus'. "
+        "The available VM sizes are 'standard_b2ms,standard_d2s_v5'",
+        "Ask Azure support to allow the size in this subscription and make the Workspace anew, "
+        "or choose another instanceType; the operator does not try this one again.",
+        terminal=True,
+    ),
+    "allocation": Told("CapacityUnavailable", words("allocation"), CAPACITY),
+    "allocation-zonal": Told("CapacityUnavailable", words("allocation-zonal"), CAPACITY),
+    "overconstrained": Told("CapacityUnavailable", words("overconstrained"), CAPACITY),
+    "overconstrained-zonal": Told("CapacityUnavailable", words("overconstrained-zonal"), CAPACITY),
+    "in-progress": Told("OperationInProgress", words("in-progress"), WAIT),
+    "another-operation": Told("OperationInProgress", words("another-operation"), WAIT),
+    "conflict": Told("OperationInProgress", words("conflict"), WAIT),
+    "preempted": Told("OperationInProgress", words("preempted"), WAIT),
+    "throttled": Told("Throttled", words("throttled"), SLOWER),
+    "throttled-subscription": Told("Throttled", words("throttled-subscription"), SLOWER),
+    "internal": Told("CloudUnavailable", "An internal error occurred (InternalServerError)", REACHABLE),
+    "unavailable": Told(
+        "CloudUnavailable", "The service is temporarily unavailable (ServiceUnavailable)", REACHABLE
+    ),
+    "unauthorized": Told("AuthorizationFailed", "The access token is invalid", ROLE),
+    "forbidden": Told("AuthorizationFailed", words("forbidden"), ROLE),
+    "linked-forbidden": Told("AuthorizationFailed", words("linked-forbidden"), ROLE),
+    "policy": Told("OperationNotAllowed", words("policy"), POLICY),
+    "locked": Told("OperationNotAllowed", words("locked"), POLICY),
+    "not-allowed": Told("OperationNotAllowed", "The cluster is stopped; start it first", POLICY),
+    "invalid": Told("InvalidRequest", words("invalid"), CHANGE, terminal=True),
+    "invalid-content": Told("InvalidRequest", words("invalid-content"), CHANGE, terminal=True),
+    "unregistered": Told("ProvisionerMisconfigured", words("unregistered"), SETTINGS),
+    "bad-request": Told(
+        "CloudOperationFailed",
+        "Something about the request is wrong (BadRequest)",
+        "Look up the cloud's error code; the operator keeps trying.",
+    ),
+    "no-pool": Told(
+        "InstanceNotFound",
+        "Agent Pool not found",
+        "Nothing to do; the operator creates the instance when a Machine asks for it.",
+    ),
+    "no-resource": Told(
+        "InstanceNotFound",
+        words("no-resource"),
+        "Nothing to do; the operator creates the instance when a Machine asks for it.",
+    ),
+    "no-cluster": Told("ProvisionerMisconfigured", words("no-cluster"), SETTINGS),
+    "no-parent": Told("ProvisionerMisconfigured", words("no-parent"), SETTINGS),
+    "no-group": Told("ProvisionerMisconfigured", "Resource group 'rg' could not be found", SETTINGS),
+    "no-subscription": Told("ProvisionerMisconfigured", "The subscription 's' could not be found", SETTINGS),
+}
+
+
+def told(error: CloudError) -> Told:
+    """What an error says."""
+    return Told(error.reason, error.message, error.next_step, error.terminal)
+
+
+def test_the_table_has_every_answer_that_is_known() -> None:
+    """No refusal that Azure is known to give is without its row."""
+    assert TABLE.keys() == ANSWERS.keys()
+
+
+@pytest.mark.acceptance("instance-Create-CreateOrUpdate-failure", "cloudprovider-Create-fail")
+@pytest.mark.parametrize("body", ["wrapped", "flat"])
+@pytest.mark.parametrize("answer", TABLE)
+async def test_a_refusal_of_the_put(azure_with: Make, ask: Ask, answer: str, body: Any) -> None:
+    """A creation that is refused says why, in both of the formats that ARM and AKS write errors in."""
+    azure = await azure_with(Rules(faults=[Fault(verb="put", answer=answer, times=0, body=body)]))
+    provider = azure.provider()
+
+    with pytest.raises(CloudError) as caught:
+        await provider.create(ask(provider))
+
+    assert told(caught.value) == TABLE[answer]
+    assert caught.value.code == ANSWERS[answer].code
+    assert azure.arm.pools.pools == {}
+
+
+@pytest.mark.acceptance("instance-Create-poller-error")
+@pytest.mark.parametrize("answer", TABLE)
+async def test_a_failure_of_the_operation(azure_with: Make, ask: Ask, answer: str) -> None:
+    """A creation that is accepted and fails later says why: through its operation, and through the pool."""
+    azure = await azure_with(Rules(faults=[Fault(verb="create-operation", answer=answer)]))
+    provider = azure.provider()
+    started = await provider.create(ask(provider))
+    await azure.arm.finish(started.name)
+
+    by_operation = await provider.resume(started.name, started.operation)
+    by_pool = await provider.get(started.name)
+
+    for instance in (by_operation, by_pool):
+        assert instance.state is InstanceState.FAILED
+        assert instance.failure is not None
+        assert told(instance.failure) == TABLE[answer]
+    assert by_operation.instance_type == "Standard_NC6s_v3"
+
+
+@pytest.mark.acceptance("instance-Get-agentPool-Get-failure", "cloudprovider-Get-fail")
+@pytest.mark.parametrize("answer", TABLE)
+async def test_a_refusal_of_the_get(azure_with: Make, ask: Ask, answer: str) -> None:
+    """A look that is refused says why, and is not taken for the absence of the pool."""
+    azure = await azure_with(Rules(faults=[Fault(verb="get", answer=answer, times=0)]))
+    provider = azure.provider()
+    name = (await provider.create(ask(provider))).name
+
+    with pytest.raises(CloudError) as caught:
+        await provider.get(name)
+
+    assert told(caught.value) == TABLE[answer]
+
+
+async def test_a_cancelled_operation_is_no_failure_of_the_machine(azure_with: Make, ask: Ask) -> None:
+    """What a later operation cancelled is tried again soon, also where Azure gives no reason."""
+    azure = await azure_with(Rules(faults=[Fault(verb="create-operation", outcome="Canceled")]))
+    provider = azure.provider()
+    started = await provider.create(ask(provider))
+    await azure.arm.finish(started.name)
+
+    by_operation = (await provider.resume(started.name, started.operation)).failure
+    by_pool = (await provider.get(started.name)).failure
+
+    assert isinstance(by_operation, errors.OperationInProgress)
+    assert isinstance(by_pool, errors.OperationInProgress)
+    assert by_operation.policy.first == 5
+
+
+@pytest.mark.parametrize("place", ["put", "get"])
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, errors.CloudError),
+        (401, errors.AuthorizationFailed),
+        (403, errors.AuthorizationFailed),
+        (404, errors.CloudUnavailable),  # a gateway's; "the pool is gone" has a code
+        (409, errors.OperationInProgress),
+        (412, errors.InstanceExists),
+        (429, errors.Throttled),
+        (500, errors.CloudUnavailable),
+        (502, errors.CloudUnavailable),
+        (504, errors.CloudUnavailable),
+    ],
+)
+@pytest.mark.parametrize("body", ["text", "empty"])
+async def test_a_refusal_without_a_code_goes_by_its_status(
+    azure_with: Make, ask: Ask, place: Any, status: int, expected: type[CloudError], body: Any
+) -> None:
+    """A gateway's plain text, or nothing at all, still has the type of its status."""
+    fault = Fault(verb=place, status=status, message="<html>teapot</html>", body=body, times=0)
+    azure = await azure_with(Rules(faults=[fault]))
+    provider = azure.provider()
+
+    with pytest.raises(CloudError) as caught:
+        if place == "put":
+            await provider.create(ask(provider))
+        else:
+            await provider.get("kabc")
+
+    assert type(caught.value) is expected
+    assert caught.value.message
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize("place", ["put", "get", "list", "delete", "poll"])
+async def test_a_throttled_request_says_when_to_come_back(azure_with: Make, ask: Ask, place: Any) -> None:
+    """Retry-After reaches the caller from every request, and the SDK does not sit it out in place."""
+    azure = await azure_with()
+    provider = azure.provider()
+    started = await provider.create(ask(provider))
+    await azure.arm.finish(started.name)
+    azure.arm.rules.faults.append(Fault(verb=place, answer="throttled", retry_after=37, times=0))
+    calls = {
+        "put": lambda: provider.create(ask(provider, uid="another")),
+        "get": lambda: provider.get(started.name),
+        "list": provider.list,
+        "delete": lambda: provider.delete(started.name),
+        "poll": lambda: provider.resume(started.name, started.operation),
+    }
+    before = asyncio.get_running_loop().time()
+
+    with pytest.raises(errors.Throttled) as caught:
+        await calls[place]()
+
+    assert caught.value.retry_delay(1) == 37
+    assert asyncio.get_running_loop().time() == pytest.approx(before, abs=0.1)
+    assert len(azure.arm.journal.of(place, status=429)) == 1
+
+
+async def test_the_most_telling_of_nested_reasons_counts(azure_with: Make, ask: Ask) -> None:
+    """A deployment's wrapper has no meaning of its own; the reason inside it does."""
+    from azure.core.exceptions import HttpResponseError, ODataV4Format
+
+    from provisioner.azure.translate import to_cloud_error
+
+    inner = {"code": "QuotaExceeded", "message": ANSWERS["quota-crp"].message}
+    error = HttpResponseError("DeploymentFailed")
+    error.error = ODataV4Format({"code": "DeploymentFailed", "message": "At least one", "details": [inner]})
+    error.response = type("Reply", (), {"headers": {}, "text": lambda self: ""})()
+    error.status_code = 409
+
+    found = to_cloud_error(error)
+
+    assert isinstance(found, errors.QuotaExceeded)
+    assert found.quota == Quota("standardNCSv3Family Cores", needed=6, limit=12, used=8, location="eastus")
+
+
+@pytest.mark.parametrize("place", ["put", "get", "list", "delete", "poll"])
+async def test_a_connection_that_always_breaks_is_a_cloud_that_cannot_be_asked(
+    azure_with: Make, ask: Ask, place: Any
+) -> None:
+    """After its retries a call ends in a typed error; a poll falls back to the pool and ends well."""
+    azure = await azure_with()
+    provider = azure.provider()
+    started = await provider.create(ask(provider))
+    azure.arm.rules.faults.append(Fault(verb=place, lose="request", times=0))
+    if place == "poll":
+        assert (await provider.resume(started.name, started.operation)).state is InstanceState.CREATING
+        return
+    calls = {
+        "put": lambda: provider.create(ask(provider, uid="another")),
+        "get": lambda: provider.get(started.name),
+        "list": provider.list,
+        "delete": lambda: provider.delete(started.name),
+    }
+
+    with pytest.raises(errors.CloudUnavailable, match="Azure could not be asked"):
+        await calls[place]()
+
+    # Four tries of the SDK, each of which the HTTP library sends twice.
+    assert azure.arm.journal.counts()[f"{place} 0"] == 8
+
+
+async def test_a_server_that_cannot_prove_itself_is_told_as_such(azure: Any, tmp_path: Any) -> None:
+    """A certificate of an unknown authority is a cloud that cannot be asked, not a traceback."""
+    provider = azure.provider(ca_file="")
+
+    with pytest.raises(errors.CloudUnavailable) as caught:
+        await provider.get("kabc")
+
+    assert "certificate" in caught.value.message.lower()
+
+
+@pytest.mark.parametrize("place", ["put", "get", "list", "delete", "poll"])
+@pytest.mark.parametrize("text", ["", "not json", "[]", "7", '{"status": 7}', '{"properties": 3}', '{"value": 3}'])
+async def test_an_answer_of_something_else_is_a_cloud_error_at_most(
+    azure_with: Make, ask: Ask, place: Any, text: str
+) -> None:
+    """A good status with a body that is not ARM's never ends in an exception of the SDK or of Python."""
+    azure = await azure_with()
+    provider = azure.provider()
+    started = await provider.create(ask(provider))
+    azure.arm.rules.faults.append(Fault(verb=place, status=200, message=text, body="text", times=0))
+    calls = {
+        "put": lambda: provider.create(ask(provider, uid="another")),
+        "get": lambda: provider.get(started.name),
+        "list": provider.list,
+        "delete": lambda: provider.delete(started.name),
+        "poll": lambda: provider.resume(started.name, started.operation),
+    }
+
+    try:
+        await calls[place]()
+    except CloudError as error:
+        assert error.next_step
+
+
+def test_no_exception_of_the_sdk_crosses_the_wall() -> None:
+    """Each exception class that the SDK's libraries define becomes a cloud error with a next step."""
+    import azure.core.exceptions
+    import azure.core.polling.base_polling
+    import azure.identity
+
+    from provisioner.azure.translate import translated
+
+    kinds = [
+        kind
+        for module in (azure.core.exceptions, azure.core.polling.base_polling, azure.identity)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ]
+    assert len(kinds) > 20
+    for kind in (*kinds, TimeoutError, ConnectionResetError, ssl.SSLError, ValueError, KeyError, TypeError):
+        with pytest.raises(CloudError) as caught, translated():
+            raise kind(["scope"]) if kind is azure.identity.AuthenticationRequiredError else kind("it broke")
+        assert caught.value.next_step
