@@ -1,9 +1,12 @@
 """The CustomResourceDefinitions, made from the models.
 
 In: the pydantic classes of this room. Out: ``apiextensions.k8s.io/v1`` objects with structural schemas that
-both Kubernetes 1.20 and current releases accept: no references, every field typed, nothing newer than 1.20
-knows (so no CEL rules; what may not change is refused by ``api.validation``). Descriptions are the fields' own,
-so that ``kubectl explain`` is the manual. ``hack/generate.py`` writes the result to ``config/crd``.
+both Kubernetes 1.20 and current releases store: no references, every field typed. One manifest serves both: a
+server that knows no CEL (before 1.25) drops the rules, and ``api.validation`` in the webhook refuses the same
+things; only kubectl must be told not to check the manifest against such a server's own schema
+(``--validate=false``). Descriptions are the fields' own, so that ``kubectl explain`` is the manual.
+``hack/generate.py`` writes the result to ``config/crd``; the NodeClaim, which Karpenter brings itself, to
+``config/nodeclaim``. The webhook's configuration goes the same way.
 """
 
 from __future__ import annotations
@@ -13,22 +16,26 @@ from typing import Any
 
 import yaml
 
-from api import v1alpha1, v1alpha5, v1beta1
+from api import v1, v1alpha1, v1alpha5, v1beta1
 from api.model import Obj, Resource
 from api.schema import structural
+from api.webhook import service_client, workspace_webhook
 
 _HEADER = "# Generated from the models in api/ by hack/generate.py. Do not edit.\n"
 
 
 def crds() -> list[Obj]:
-    """All definitions, new objects on every call."""
+    """The definitions that the operator brings, new objects on every call."""
     return [workspace_crd(), machine_crd()]
 
 
 def render_files() -> Iterator[tuple[str, str]]:
-    """``(file name, text)`` of every file of ``config/crd`` that is generated."""
-    for crd in crds():
-        yield f"{crd['metadata']['name']}.yaml", _HEADER + yaml.safe_dump(crd, sort_keys=False, width=110)
+    """``(path below config/, text)`` of every file that is generated."""
+    for folder, crd in (*(("crd", crd) for crd in crds()), ("nodeclaim", nodeclaim_crd())):
+        text = yaml.safe_dump(crd, sort_keys=False, width=110)
+        yield f"{folder}/{crd['metadata']['name']}.yaml", _HEADER + text
+    webhook = workspace_webhook(service_client())
+    yield "webhook/configuration.yaml", _HEADER + yaml.safe_dump(webhook, sort_keys=False, width=110)
 
 
 def workspace_crd() -> Obj:
@@ -74,6 +81,35 @@ def machine_crd() -> Obj:
         },
         scope="Cluster",
         versions=[_version(v1alpha5.VERSION, v1alpha5.Machine, columns, storage=True)],
+    )
+
+
+def nodeclaim_crd() -> Obj:
+    """The NodeClaim, as Karpenter v1 defines it, for clusters that have no Karpenter."""
+    columns = [
+        _column("Type", r".metadata.labels.node\.kubernetes\.io/instance-type"),
+        _column("Capacity", r".metadata.labels.karpenter\.sh/capacity-type"),
+        _column("Zone", r".metadata.labels.topology\.kubernetes\.io/zone"),
+        _column("Node", ".status.nodeName"),
+        _condition("Ready", "Ready"),
+        _age(),
+        _column("ImageID", ".status.imageID", priority=1),
+        _column("ID", ".status.providerID", priority=1),
+        _column("NodePool", r".metadata.labels.karpenter\.sh/nodepool", priority=1),
+        _column("NodeClass", ".spec.nodeClassRef.name", priority=1),
+        _condition("Drifted", "Drifted", priority=1),
+    ]
+    return _crd(
+        v1.GROUP,
+        names={
+            "kind": v1.KIND,
+            "listKind": "NodeClaimList",
+            "plural": v1.PLURAL,
+            "singular": "nodeclaim",
+            "categories": ["karpenter"],
+        },
+        scope="Cluster",
+        versions=[_version(v1.VERSION, v1.NodeClaim, columns, storage=True)],
     )
 
 

@@ -45,6 +45,11 @@ POD_NAME_LABEL: Final = "statefulset.kubernetes.io/pod-name"
 ACCELERATOR_LABEL: Final = "accelerator"
 ACCELERATOR_NVIDIA: Final = "nvidia"
 
+# ------------------------------------------------------------------ labels of NVIDIA's feature discovery
+GPU_PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
+GPU_COUNT_LABEL: Final = "nvidia.com/gpu.count"
+GPU_MEMORY_LABEL: Final = "nvidia.com/gpu.memory"  # MiB of one GPU
+
 # ------------------------------------------------------------------ taints
 GPU_TAINT_KEY: Final = "sku"
 GPU_TAINT_VALUE: Final = "gpu"
@@ -62,14 +67,20 @@ BYPASS_RESOURCE_CHECKS: Final = "kaito.sh/bypass-resource-checks"  # presence tu
 WORKSPACE_HASH: Final = "workspace.kaito.io/hash"
 WORKSPACE_REVISION: Final = "workspace.kaito.io/revision"
 NODE_IMAGE_FAMILY: Final = "kaito.sh/node-image-family"
+NODE_CLASS_NAME: Final = "kaito.sh/node-class-name"
+PERFORMANCE_MODE: Final = "kaito.sh/performance-mode"
+USE_LOCAL_WEIGHTS: Final = "kaito.sh/use-local-weights"
+MODEL_STREAMING: Final = "kaito.sh/model-streaming"
 LINKED: Final = "karpenter.sh/linked"
 DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
 NODECLAIM_TERMINATION_TIMESTAMP: Final = "karpenter.sh/nodeclaim-termination-timestamp"
 
-# Label keys that KAITO itself writes on nodes; a selector made of these alone selects nothing of the user's.
-RESERVED_LABEL_PREFIXES: Final = ("kaito.sh/", "karpenter.sh/")
+# Domains of the label keys that KAITO itself writes; a selector made of these alone selects nothing of the user's.
+RESERVED_LABEL_DOMAINS: Final = ("kaito.sh", "kaito.io", "karpenter.sh")
 
 # ------------------------------------------------------------------ names inside a Workspace's objects
+INFERENCE_CONFIG_KEY: Final = "inference_config.yaml"
+TRAINING_CONFIG_KEY: Final = "training_config.yaml"
 ADAPTERS_CONFIG_SUFFIX: Final = "-adapters"
 ADAPTERS_CONFIG_KEY: Final = "adapters.json"
 ADAPTERS_CONFIG_PATH: Final = "/etc/kaito/adapters"

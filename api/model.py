@@ -2,22 +2,27 @@
 
 In: JSON objects in camelCase. Out: frozen pydantic models in snake_case. Unknown fields are ignored here, so
 that an older operator reads a newer object; the search for typos works on the raw object and lives in
-``api.validation``. Only this room and HTTP bodies use pydantic.
+``api.validation``. Only this room and HTTP bodies use pydantic. Rules in CEL stand at the field or class that they
+are about; an API server that knows no CEL drops them, so ``api.validation`` has each of them too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 from api.conditions import Condition, parse_time
 from api.errors import InvalidSpec
 
 Obj = dict[str, Any]
+
+RULES: Final = "x-kubernetes-validations"
+_MANY: Final = 200  # findings about one object; more is not a mistake in it, it is another thing
 
 
 def _none_is_empty(default: type[dict[Any, Any]] | type[list[Any]]) -> BeforeValidator:
@@ -42,6 +47,16 @@ class ApiModel(BaseModel):
     )
 
 
+def rules(*pairs: tuple[str, str], **more: Any) -> JsonDict:
+    """``json_schema_extra`` with CEL rules, each ``(expression, message)``, and further keywords of a schema."""
+    return {RULES: [{"rule": rule, "message": message} for rule, message in pairs], **more}
+
+
+def same(name: str) -> str:
+    """CEL: an optional field is neither set, nor unset, nor changed."""
+    return f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
+
+
 class LabelSelectorRequirement(ApiModel):
     """One expression of a label selector."""
 
@@ -54,6 +69,9 @@ class LabelSelectorRequirement(ApiModel):
 
 class LabelSelector(ApiModel):
     """A label selector; an object must match every entry of both lists."""
+
+    # As in Kubernetes' own kinds: of two appliers one owns the selector, they do not add to each other's.
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
 
     match_labels: Labels = Field(
         default_factory=dict, description="Labels, with their values, that an object must carry."
@@ -137,7 +155,9 @@ class Resource(ApiModel):
 
 
 def problems_of(error: ValidationError) -> list[tuple[str, str]]:
-    """pydantic's findings as ``(field path, what is wrong)``, paths as in the manifest."""
+    """pydantic's findings as ``(field path, what is wrong)``, paths as in the manifest. Thousands are counted."""
+    if error.error_count() > _MANY:
+        return [("", f"{error.error_count()} fields are missing or of the wrong type")]
     return [(_path(item["loc"]), item["msg"].lower()) for item in error.errors(include_url=False)]
 
 

@@ -2,17 +2,31 @@
 
 In: a model class. Out: the schema that a CustomResourceDefinition may hold: references inlined, every node
 typed, ``T | None`` as an optional T (a null is pruned by the API server), free-form objects marked so that
-their fields are kept. Defaults are left out on purpose: absence must stay visible to the operator.
+their fields are kept. Defaults are left out on purpose: absence must stay visible to the operator. What is
+Kubernetes' own (``x-kubernetes-*``: CEL rules, list types) is written at the models and copied as it stands.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from api.model import ApiModel, Obj, Resource
+from api.keys import KARPENTER_GROUP
+from api.model import RULES, ApiModel, Obj, Resource
 from api.quantity import PATTERN
 
-_COPIED: Final = ("format", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
+_COPIED: Final = (
+    "format",
+    "pattern",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "maxProperties",
+)
+_OURS: Final = "x-kubernetes-"
+_REASON: Final = "^([A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?|)$"
 
 _API_VERSION: Final = "The version of the schema that this object is written in."
 _KIND: Final = "The kind of this object."
@@ -26,8 +40,7 @@ QUANTITY: Final[Obj] = {
 
 def structural(model: type[Resource]) -> Obj:
     """The schema of a custom resource. ``metadata`` is left to the API server."""
-    living = model.API_VERSION.startswith("karpenter.sh/v1alpha")
-    result = _Generator(condition_schema(severity=living)).convert(model)
+    result = _Generator(_condition_of(model.API_VERSION)).convert(model)
     result["properties"] = {
         "apiVersion": {"type": "string", "description": _API_VERSION},
         "kind": {"type": "string", "description": _KIND},
@@ -39,6 +52,17 @@ def structural(model: type[Resource]) -> Obj:
         },
     }
     return result
+
+
+def _condition_of(api_version: str) -> Obj:
+    """The conditions of each kind as their other writers know them."""
+    group, _, version = api_version.partition("/")
+    schema = condition_schema(severity=group == KARPENTER_GROUP and version.startswith("v1alpha"))
+    if group == KARPENTER_GROUP and version == "v1":
+        schema["required"] = ["lastTransitionTime", "status", "type"]
+        schema["properties"]["reason"] |= {"maxLength": 1024, "pattern": _REASON}
+        schema["properties"]["message"] |= {"maxLength": 32768}
+    return schema
 
 
 def condition_schema(*, severity: bool) -> Obj:
@@ -90,6 +114,7 @@ class _Generator:
             target = self._node(self._definitions[name])
             if "description" in source:  # the field's own words say more than the type's
                 target["description"] = source["description"]
+            _extend(target, source)
             return target
         if source.get("x-condition"):
             return dict(self._condition)
@@ -101,7 +126,9 @@ class _Generator:
         options = [item for item in source["anyOf"] if item.get("type") != "null"]
         if len(options) == 1:
             rest = {key: value for key, value in source.items() if key not in ("anyOf", "default", "title")}
-            return self._node({**options[0], **rest})
+            merged = {**options[0], **rest}
+            _extend(merged, options[0])
+            return self._node(merged)
         if sorted(str(item.get("type")) for item in options) == ["integer", "string"]:
             return dict(QUANTITY)
         raise TypeError(f"a structural schema cannot hold this union: {source}")
@@ -114,6 +141,9 @@ class _Generator:
         if source.get("description"):
             node["description"] = _one_paragraph(source["description"])
         node.update({key: source[key] for key in _COPIED if key in source})
+        _extend(node, source)
+        if "x-default" in source:
+            node["default"] = source["x-default"]
         if "enum" in source:
             node["enum"] = list(source["enum"])
         if kind == "array":
@@ -128,10 +158,21 @@ class _Generator:
             if source.get("required"):
                 node["required"] = list(source["required"])
             node["properties"] = {name: self._node(value) for name, value in properties.items()}
-        elif isinstance(source.get("additionalProperties"), dict):
+        elif isinstance(source.get("additionalProperties"), dict) and source["additionalProperties"]:
             node["additionalProperties"] = self._node(source["additionalProperties"])
         else:
             node["x-kubernetes-preserve-unknown-fields"] = True
+
+
+def _extend(node: Obj, source: Obj) -> None:
+    """Copy what is Kubernetes' own; the rules of a type and those of the field that has it add up."""
+    for key, value in source.items():
+        if not key.startswith(_OURS):
+            continue
+        present = node.get(key)
+        if key == RULES and present is not None:
+            value = [*present, *(item for item in value if item not in present)]
+        node[key] = value
 
 
 def _one_paragraph(text: str) -> str:

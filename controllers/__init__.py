@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from controllers.machine.model import Limits
     from controllers.machine.setup import add_machine_controller
     from controllers.settings import MachineSettings, WorkspaceSettings
+    from controllers.workspace.admission import add_workspace_webhook
     from controllers.workspace.setup import add_workspace_controller
 
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "WorkspaceSettings": "controllers.settings",
     "add_machine_controller": "controllers.machine.setup",
     "add_workspace_controller": "controllers.workspace.setup",
+    "add_workspace_webhook": "controllers.workspace.admission",
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "WorkspaceSettings",
     "add_machine_controller",
     "add_workspace_controller",
+    "add_workspace_webhook",
 ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from api.validation import DEFAULT, Switches
 from controllers.machine.model import Limits
 
 DEFAULT_REGISTRY = "mcr.microsoft.com/aks/kaito"
@@ -24,11 +25,13 @@ class WorkspaceSettings:
         registry: where the images of presets are.
         machine_api: the cluster serves Machines; found out before the controller is added.
         max_concurrent: Workspaces that are reconciled at the same time.
+        switches: what is admitted; the webhook must have the same.
     """
 
     registry: str = DEFAULT_REGISTRY
     machine_api: bool = True
     max_concurrent: int = 5
+    switches: Switches = DEFAULT
     clock: Callable[[], datetime] = utc_now
 
 

@@ -1,8 +1,8 @@
 """Writes, or checks, every generated file: the CRDs, docs/sizing.md, and with ``--data`` the catalogues.
 
 In: the pydantic models of ``api``, its sizing, and, for the catalogues, a folder of collected upstream figures.
-Out: ``config/crd/*.yaml``, ``docs/sizing.md`` and ``api/catalog/*.json``. ``--check`` writes nothing, lists what
-is stale and exits 1; ``make check`` runs it. Nothing else writes these files.
+Out: ``config/crd/*.yaml``, ``config/nodeclaim/*.yaml``, ``docs/sizing.md`` and ``api/catalog/*.json``. ``--check``
+writes nothing, lists what is stale and exits 1; ``make check`` runs it. Nothing else writes these files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def generated(data: Path | None) -> Iterator[tuple[Path, str]]:
     from api.crds import render_files
 
     for name, text in render_files():
-        yield ROOT / "config" / "crd" / name, text
+        yield ROOT / "config" / name, text
     from hack.sizing_doc import document
 
     yield ROOT / "docs" / "sizing.md", document()

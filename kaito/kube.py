@@ -164,13 +164,21 @@ async def _group(client: Client, group: str, version: str) -> list[Mapping]:
     return found
 
 
+_said: set[str] = set()
+
+
+def warn(text: str) -> None:
+    """Print a warning as kubectl prints a server's; one that was found here and comes from there again, once."""
+    if text not in _said:
+        _said.add(text)
+        note(f"Warning: {text}")
+
+
 class _Warnings(logging.Handler):
     """Shows the warnings that a server sends with its answers, as kubectl does."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(
-            f"Warning: {record.args[0] if isinstance(record.args, tuple) and record.args else record.getMessage()}"
-        )
+        warn(str(record.args[0] if isinstance(record.args, tuple) and record.args else record.getMessage()))
 
 
 @contextmanager

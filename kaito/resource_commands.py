@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.validation import Violation, validate_create, validate_update
+from api.validation import Verdict, World, judge_for_any, shortened
 from kaito.console import out
 from kaito.errors import CliError
-from kaito.kube import WORKSPACES, connect, display, find_resource, refusal, resource_of, translated
+from kaito.kube import WORKSPACES, connect, display, find_resource, refusal, resource_of, translated, warn
 from manager.client import Client, PatchType
 from manager.errors import ApiError, NotFound
 from manager.resources import PODS
@@ -66,14 +66,23 @@ async def apply_objects(
 
 
 def check(objects: Iterable[Obj]) -> None:
-    """Check what can be checked without a server.
+    """Check what can be checked without a server, and say what is worth saying.
+
+    The rules are the webhook's in their most lenient form: how the operator at hand was started is not known.
 
     Raises:
         CliError: an object would be refused; all reasons are named.
     """
-    problems = [line for obj in objects for line in _problems(obj)]
+    given = list(objects)
+    maps = {str(obj["metadata"]["name"]): obj for obj in given if obj["kind"] == "ConfigMap"}
+    workspaces = [obj for obj in given if is_workspace(obj)]
+    verdicts = [(obj, judge_for_any(obj, world=World(config_maps=maps))) for obj in workspaces]
+    problems = [line for obj, verdict in verdicts for line in _lines(obj, verdict)]
     if problems:
         raise CliError("\n  ".join(_headed(problems)), _UNCHANGED)
+    for _, verdict in verdicts:
+        for text in verdict.warnings:
+            warn(text)
 
 
 async def delete_objects(
@@ -189,7 +198,7 @@ async def _rehearse_one(client: Client, target: Target, seen: set[tuple[Resource
     after = await _apply(client, target, dry_run=True)
     # Apply leaves what the manifest does not mention, so the rules are held against both together.
     if before is not None and is_workspace(target.obj):
-        wrong = _lines(after, validate_update(before, after))
+        wrong = _lines(after, judge_for_any(after, before))
         if wrong:
             raise CliError("\n  ".join(_headed(wrong)), _UNCHANGED)
 
@@ -265,16 +274,8 @@ def is_workspace(obj: Obj) -> bool:
     return obj["kind"] == "Workspace" and str(obj["apiVersion"]).startswith("kaito.sh/")
 
 
-def _problems(obj: Obj) -> list[str]:
-    return _lines(obj, validate_create(obj)) if is_workspace(obj) else []
-
-
-def _lines(obj: Obj, violations: Iterable[Violation]) -> list[str]:
-    name = obj["metadata"]["name"]
-    return [
-        f"{name}: {f'{v.path}: ' if v.path else ''}{v.message}{f' ({v.hint})' if v.hint else ''}"
-        for v in violations
-    ]
+def _lines(obj: Obj, verdict: Verdict) -> list[str]:
+    return [f"{obj['metadata']['name']}: {violation}" for violation in shortened(verdict.violations)]
 
 
 def _headed(problems: list[str]) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar, Final
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from api.conditions import Condition
-from api.model import ApiModel, Conditions, Labels, LabelSelector, Resource, Strings
+from api.model import ApiModel, Conditions, Labels, LabelSelector, Resource, Strings, rules, same
 from api.v1alpha1.inference import InferenceSpec, PresetSpec
 from api.v1alpha1.tuning import TuningSpec
 
@@ -35,14 +35,26 @@ class Partition(ApiModel):
     profile: str | None = Field(
         default=None, description="The MIG profile, for example 3g.47gb; only with mode mig."
     )
-    count: int | None = Field(default=None, ge=1, description="How many GPUs; only with mode accelerator.")
+    count: int | None = Field(
+        default=None,
+        description="How many GPUs of a node; only with mode accelerator.",
+        json_schema_extra={"minimum": 1, "format": "int32"},
+    )
 
 
 class ResourceSpec(ApiModel):
     """Which nodes the workspace runs on."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (same("count"), "count: field is immutable: create another workspace"),
+            (same("partition"), "partition: field is immutable: create another workspace"),
+        )
+    )
+
     count: int | None = Field(
         default=None,
+        json_schema_extra={"minimum": 1, "format": "int32"},
         description="How many nodes. When absent, the operator plans the number from the model and the "
         "instance type. Cannot be changed after creation.",
     )
@@ -51,10 +63,12 @@ class ResourceSpec(ApiModel):
         description="The instance type of the nodes, for example Standard_NC24ads_A100_v4. When absent, "
         "nodes that match the label selector are used first, else the cheapest type that fits is chosen. "
         "Cannot be changed after creation.",
+        json_schema_extra=rules(("self == oldSelf", "field is immutable: create another workspace")),
     )
     label_selector: LabelSelector = Field(
         description="Labels of the nodes to use; new nodes get these labels. Must be a plain set of "
-        "labels. Cannot be changed after creation."
+        "labels (matchLabels, or In with one value). Cannot be changed after creation.",
+        json_schema_extra=rules(("self == oldSelf", "field is immutable: create another workspace")),
     )
     preferred_nodes: Strings = Field(
         default=(), description="Names of nodes to take first, where they match the label selector."
@@ -100,7 +114,9 @@ class WorkspaceStatus(ApiModel):
         "endpoint answers. WorkspaceReady: all of it. Each message ends in what you can do next.",
     )
     state: WorkspaceState | None = Field(default=None, description="The workspace in one word.")
-    target_node_count: int | None = Field(default=None, description="How many nodes the plan asks for.")
+    target_node_count: int | None = Field(
+        default=None, description="How many nodes the plan asks for.", json_schema_extra={"format": "int32"}
+    )
     observed_generation: int | None = Field(
         default=None, description="The generation of the workspace that this status is about."
     )
@@ -109,6 +125,27 @@ class WorkspaceStatus(ApiModel):
 
 class Workspace(Resource):
     """A model to serve or to tune, and the nodes to do it on."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.inference) || has(self.tuning)",
+                "Either Inference or Tuning must be specified, not neither",
+            ),
+            (
+                "!(has(self.inference) && has(self.tuning))",
+                "Either Inference or Tuning must be specified, but not both: use two workspaces",
+            ),
+            (
+                "has(self.inference) == has(oldSelf.inference)",
+                "Inference field cannot be toggled once set: create another workspace for that",
+            ),
+            (
+                "has(self.tuning) == has(oldSelf.tuning)",
+                "Tuning field cannot be toggled once set: create another workspace for that",
+            ),
+        )
+    )
 
     KIND: ClassVar[str] = KIND
     API_VERSION: ClassVar[str] = API_VERSION

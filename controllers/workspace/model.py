@@ -11,6 +11,7 @@ from typing import Self
 
 from api.reasons import Cause
 from api.v1alpha1 import Workspace
+from api.validation import DEFAULT, Switches
 from manager.types import Obj, Resource
 
 
@@ -48,6 +49,7 @@ class Observation:
         nodes: the nodes that match the label selector.
         machine_api: the cluster serves Machines.
         registry: where preset images are.
+        switches: what is admitted; the webhook's.
         failures: what could not be done in this reconcile; the status is decided anew with them.
     """
 
@@ -61,6 +63,7 @@ class Observation:
     pods: tuple[Obj, ...] = ()
     machine_api: bool = True
     registry: str = ""
+    switches: Switches = DEFAULT
     failures: tuple[Failure, ...] = ()
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from api.errors import InvalidSpec
 from api.v1alpha1 import Workspace
+from api.validation import DEFAULT, Switches
 from controllers.resources import MACHINES
 from controllers.workspace.model import Observation
 from controllers.workspace.target import owner_labels, selector_labels
@@ -35,7 +36,9 @@ class Stores:
     machines: Store | None
 
 
-async def observe(client: Client, stores: Stores, obj: Obj, registry: str) -> Observation:
+async def observe(
+    client: Client, stores: Stores, obj: Obj, registry: str, switches: Switches = DEFAULT
+) -> Observation:
     """All that a decision about this Workspace rests on."""
     name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
     workspace, problem = _typed(obj)
@@ -56,6 +59,7 @@ async def observe(client: Client, stores: Stores, obj: Obj, registry: str) -> Ob
         pods=tuple(stores.pods.by_index(BY_WORKSPACE, f"{namespace}/{name}")),
         machine_api=stores.machines is not None,
         registry=registry,
+        switches=switches,
     )
 
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from api import keys
 from api.conditions import INFERENCE_READY, MACHINE_READY, conditions_of
 from api.reasons import Cause, Reason
+from api.validation import DEFAULT, Switches
 from controllers.resources import MACHINES, WORKSPACES
 from controllers.workspace.decide import decide
 from controllers.workspace.events import transitions
@@ -58,6 +59,7 @@ class WorkspaceReconciler:
     clock: Callable[[], datetime]
     registry: str
     own: OwnWrites
+    switches: Switches = DEFAULT
 
     async def reconcile(self, request: Request) -> Result:
         """Move one Workspace one step nearer to serving, or to being gone.
@@ -70,7 +72,7 @@ class WorkspaceReconciler:
             self.own.forget(str(request))
             return Result()
         obj = self.own.newest(str(request), cached)
-        obs = await observe(self.client, self.stores, obj, self.registry)
+        obs = await observe(self.client, self.stores, obj, self.registry, self.switches)
         plan = decide(obs, self.clock())
         refused: list[tuple[Failure, ApiError]] = []
         for action in plan.actions:

@@ -43,6 +43,7 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         clock=settings.clock,
         registry=settings.registry,
         own=OwnWrites(lambda: stores.workspaces.resource_version),
+        switches=settings.switches,
     )
     builder.options(max_concurrent=settings.max_concurrent).build(reconciler)
 

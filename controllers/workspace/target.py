@@ -14,7 +14,7 @@ from api.catalog import Preset
 from api.errors import UnknownPreset
 from api.reasons import Cause, Reason
 from api.v1alpha1 import InferenceSpec, Workspace
-from api.validation import validate_create
+from api.validation import World, judge, shortened
 from controllers.workspace.model import Observation
 
 _PLACEHOLDER = "_HERE"  # the samples mark what a user must fill in with such a word
@@ -57,8 +57,10 @@ def target_of(obs: Observation) -> Target | Cause:
         preset = catalog.preset(name) if name else None
     except UnknownPreset as error:
         return Cause(Reason.UNKNOWN_PRESET, {"preset": name}, error.next_step)
-    if problems := validate_create(obs.obj):
-        return Cause(Reason.INVALID_SPEC, {"problems": "; ".join(str(item) for item in problems)})
+    verdict = judge(obs.obj, switches=obs.switches, world=World(nodes=obs.nodes))
+    if not verdict.admitted:
+        problems = "; ".join(str(item) for item in shortened(verdict.violations))
+        return Cause(Reason.INVALID_SPEC, {"problems": problems})
     if workspace.tuning is not None:
         return Cause(Reason.TUNING_NOT_SUPPORTED)
     labels = workspace.resource.label_selector.as_labels()
@@ -88,7 +90,7 @@ def _target(
         template=inference.template,
         labels=labels,
         count=resource.count or 1,
-        instance_type=resource.instance_type,
+        instance_type=known.instance_type if known else resource.instance_type,  # nodes bear the cloud's spelling
         gpus=preset.gpu_count if preset else 0,
         needs_gpu_nodes=gpu_nodes,
         image=image,

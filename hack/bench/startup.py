@@ -34,7 +34,7 @@ async def cluster_round() -> dict[str, float]:
         try:
             await cluster.supervisor.start(cluster.apiserver())
             found["API server answers, s"] = time.perf_counter() - began
-            await cluster.install_crds()
+            await cluster.install()
             async with asyncio.TaskGroup() as group:
                 for child in (cluster.node(), cluster.operator()):
                     group.create_task(cluster.supervisor.start(child))

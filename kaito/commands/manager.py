@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     import asyncio
 
+    from api.validation import Switches
     from manager.config import RestConfig
     from manager.manager import Manager
     from provisioner import CloudProvider
@@ -57,6 +58,19 @@ def manager(
         typer.Option(help="Folder of tls.crt and tls.key for --metrics-secure. [default: self-signed]"),
     ] = None,
     health_bind: Annotated[str, typer.Option(help="host:port of the probes; 0 turns it off.")] = "0.0.0.0:8081",
+    webhook_bind: Annotated[
+        str, typer.Option(help="host:port of the admission webhook, over TLS; 0 turns it off.")
+    ] = "0",
+    webhook_service: Annotated[
+        str, typer.Option(envvar="WEBHOOK_SERVICE", help="Service by which API servers call the webhook.")
+    ] = "kaito-webhook",
+    webhook_cert_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder with tls.crt and tls.key. [default: certificates of its own, kept in a Secret]"),
+    ] = None,
+    admission_rules: Annotated[
+        str, typer.Option(help="What is admitted: an era (v0.3, v0.12), and NAME=VALUE of docs/admission.md.")
+    ] = "",
     debug_bind: Annotated[
         str, typer.Option(help="Loopback host:port of /debug (tasks, memory, profile); 0 turns it off.")
     ] = "0",
@@ -77,6 +91,7 @@ def manager(
         add_workspace_controller,
     )
     from kaito.errors import CliError
+    from kaito.webhooks import serve_webhooks
     from manager.errors import ConfigError, ManagerError
     from manager.health import ping
     from manager.kubeconfig import load_config
@@ -88,6 +103,7 @@ def manager(
     if level is None:
         raise CliError(f"--log-level {log_level}: not a level", "use debug, info, warning or error", exit_code=2)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    switches = _switches(admission_rules)
     # The SDK tells of every request and reply, headers and all.
     logging.getLogger("azure").setLevel(max(level, logging.WARNING))
     cloud = _provider(provider, local_cloud_url, local_cloud_token_file) if "machine" in chosen else None
@@ -113,8 +129,17 @@ def manager(
         stop = _stop_on_signals()
         machine_api = await _await_crds(config, stop)
         if "workspace" in chosen:
-            settings = WorkspaceSettings(registry=preset_registry, machine_api=machine_api)
+            settings = WorkspaceSettings(registry=preset_registry, machine_api=machine_api, switches=switches)
             add_workspace_controller(mgr, settings)
+        if webhook_bind != "0":
+            serve_webhooks(
+                mgr,
+                webhook_bind,
+                service=webhook_service,
+                namespace=namespace or config.namespace,
+                switches=switches,
+                cert_dir=webhook_cert_dir,
+            )
         if cloud is not None and machine_api:
             limits = Limits(registration=registration_timeout)
             add_machine_controller(mgr, cloud, MachineSettings(limits=limits))
@@ -165,6 +190,16 @@ def _provider(name: str, url: str, token_file: Path | None) -> CloudProvider:
             exit_code=2,
         )
     raise CliError(f"--provider={name}: unknown cloud", f"choose of {', '.join(_PROVIDERS)}", exit_code=2)
+
+
+def _switches(text: str) -> Switches:
+    from api.validation import Switches, UnknownSwitch
+    from kaito.errors import CliError
+
+    try:
+        return Switches.parse(text)
+    except UnknownSwitch as error:
+        raise CliError(f"--admission-rules: {error.message}", error.next_step, exit_code=2) from error
 
 
 def _azure() -> CloudProvider:

@@ -28,9 +28,10 @@ from kaito.kube import translated
 from kaito.local.home import HOST, Ports, holder, owned, ports_of, read_kubeconfig, write_secret
 from kaito.local.signals import until_signal
 from kaito.local.supervisor import Child, ChildFailed, Supervisor
-from manager.client import Client
+from manager.client import Client, PatchType
 from manager.config import RestConfig
-from manager.errors import ManagerError
+from manager.errors import AlreadyExists, ManagerError
+from manager.types import Obj, Resource
 
 SAMPLE = Path(__file__).parent.parent.parent / "config" / "samples" / "1-phi-3-inference.yaml"
 _CRD_SECONDS = 30.0
@@ -163,22 +164,32 @@ class Cluster:
             f"--local-cloud-token-file={self.node_token}",
             f"--metrics-bind={HOST}:{self.ports.operator_metrics}",
             f"--health-bind={HOST}:{self.ports.operator_health}",
+            f"--webhook-bind={HOST}:{self.ports.operator_webhook}",
+            "--namespace=kube-system",  # where its certificates are
+            "--admission-rules=private-urls=true",  # everything here is on this machine
         ]
         return Child("operator", argv, self.logs / "operator.log", self._operator_ready)
 
-    async def install_crds(self, config: RestConfig | None = None) -> None:
-        """Apply the custom resource definitions and wait until they are served.
+    async def install(self, config: RestConfig | None = None) -> None:
+        """Install the custom resource definitions and the webhook's configuration; wait until they are served.
+
+        A Workspace is admitted while the operator is away: each process here can be killed and started alone, and
+        the operator judges by the same rules when it is back.
 
         Raises:
             CliError: the API server refused them, or does not serve them in time.
         """
         from api.crds import crds
+        from api.webhook import url_client, workspace_webhook
+        from manager.certs.injection import VALIDATING
         from manager.resources import CRDS
 
+        webhook = workspace_webhook(url_client(HOST, self.ports.operator_webhook), failure_policy="Ignore")
         with translated():
             async with Client(config or self.rest_config(), field_manager="kaito-up") as client:
                 for crd in crds():
-                    await client.apply(CRDS, crd)
+                    await put(client, CRDS, crd)
+                await client.apply(VALIDATING, webhook)
                 try:
                     async with asyncio.timeout(_CRD_SECONDS):
                         for crd in crds():
@@ -288,7 +299,7 @@ async def _start(cluster: Cluster) -> None:
     try:
         with step("API server answers"):
             await cluster.supervisor.start(cluster.apiserver())
-            await cluster.install_crds()
+            await cluster.install()
         with step("node agent and operator are ready"):
             await cluster.supervisor.start(cluster.node())
             await cluster.supervisor.start(cluster.operator())
@@ -364,6 +375,17 @@ The cluster is ready ({seconds:.1f} s). In another shell:
 
 GPU nodes are simulated and the model is a small stand-in; `kaito up --weights PRESET=FOLDER` serves real weights.
 Logs: {cluster.logs}   Ctrl-C stops the cluster and keeps its state."""
+
+
+async def put(client: Client, resource: Resource, obj: Obj) -> None:
+    """Create an object, or merge it into the one that is there.
+
+    Not by server-side apply: an API server before 1.25 refuses rules in CEL there, and drops them here.
+    """
+    try:
+        await client.create(resource, obj)
+    except AlreadyExists:
+        await client.patch(resource, obj["metadata"]["name"], obj, type=PatchType.MERGE)
 
 
 def _established(crd: dict[str, object]) -> bool:

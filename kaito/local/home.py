@@ -43,6 +43,7 @@ class Ports:
     kubelet: int
     operator_health: int
     operator_metrics: int
+    operator_webhook: int
 
 
 # ------------------------------------------------------------------ ownership

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from api.crds import crds, machine_crd, render_files, workspace_crd
+from api.crds import crds, machine_crd, nodeclaim_crd, render_files, workspace_crd
+from api.webhook import service_client, workspace_webhook
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,16 +31,16 @@ def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
 def all_nodes() -> list[tuple[str, dict[str, Any]]]:
     return [
         (f"{crd['spec']['names']['kind']}{path}", node)
-        for crd in crds()
+        for crd in (*crds(), nodeclaim_crd())
         for version in crd["spec"]["versions"]
         for path, node in nodes(version["schema"]["openAPIV3Schema"])
     ]
 
 
 def test_files_are_fresh() -> None:
-    """config/crd holds what the models say now."""
+    """config/ holds what the models say now."""
     for name, text in render_files():
-        assert (ROOT / "config" / "crd" / name).read_text() == text, "run: python hack/generate.py"
+        assert (ROOT / "config" / name).read_text() == text, "run: python hack/generate.py"
 
 
 def test_check_program_passes() -> None:
@@ -67,10 +68,31 @@ def test_check_program_finds_stale_files(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_every_node_is_structural() -> None:
-    """Each node has a type (or is int-or-string), no reference, no default, no CEL rule."""
+    """Each node has a type (or is int-or-string), no reference, and no default: absence must stay visible."""
     for path, node in all_nodes():
         assert "type" in node or node.get("x-kubernetes-int-or-string"), path
-        assert not {"$ref", "allOf", "oneOf", "default", "x-kubernetes-validations", "title"} & set(node), path
+        assert not {"$ref", "allOf", "oneOf", "title"} & set(node), path
+        assert "default" not in node or path == "NodeClaim.spec.expireAfter", path
+
+
+def test_unknown_fields_are_kept_only_where_the_shape_is_not_ours() -> None:
+    """A pod template and volumes are the only parts of any kind without a schema."""
+    loose = {path for path, node in all_nodes() if node.get("x-kubernetes-preserve-unknown-fields")}
+
+    assert loose == {
+        "Workspace.inference.template",
+        "Workspace.inference.adapters[].source.volumeSource",
+        "Workspace.tuning.input.volumeSource",
+        "Workspace.tuning.output.volumeSource",
+    }
+
+
+def test_every_rule_says_what_it_wants() -> None:
+    """Each CEL rule has a message, at the node that it is about."""
+    rules = [(path, rule) for path, node in all_nodes() for rule in node.get("x-kubernetes-validations", ())]
+
+    assert len(rules) > 20
+    assert all(set(rule) == {"rule", "message"} and rule["message"] for _, rule in rules)
 
 
 def test_every_field_is_described() -> None:
@@ -169,4 +191,35 @@ def test_machine_shape() -> None:
 
 def test_files_are_yaml() -> None:
     """What is written reads back as what was generated."""
-    assert [yaml.safe_load(text) for _, text in render_files()] == crds()
+    webhook = workspace_webhook(service_client())
+
+    assert [yaml.safe_load(text) for _, text in render_files()] == [*crds(), nodeclaim_crd(), webhook]
+
+
+def test_nodeclaim_shape() -> None:
+    """The NodeClaim is Karpenter's: cluster-scoped, spec immutable, three required parts, its columns."""
+    spec = nodeclaim_crd()["spec"]
+    version = spec["versions"][0]
+    claim = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+
+    assert (spec["scope"], spec["names"]["categories"], version["name"]) == ("Cluster", ["karpenter"], "v1")
+    assert version["schema"]["openAPIV3Schema"]["required"] == ["spec"]
+    assert set(claim["required"]) == {"requirements", "nodeClassRef"}
+    assert set(claim["properties"]["nodeClassRef"]["required"]) == {"group", "kind", "name"}
+    assert "kubelet" not in claim["properties"]
+    assert claim["properties"]["expireAfter"]["default"] == "720h"
+    assert claim["properties"]["requirements"]["maxItems"] == 100
+    assert claim["x-kubernetes-validations"] == [{"rule": "self == oldSelf", "message": "spec is immutable"}]
+    assert [item["name"] for item in version["additionalPrinterColumns"]] == [
+        "Type",
+        "Capacity",
+        "Zone",
+        "Node",
+        "Ready",
+        "Age",
+        "ImageID",
+        "ID",
+        "NodePool",
+        "NodeClass",
+        "Drifted",
+    ]

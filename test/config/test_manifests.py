@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from api.webhook import CONFIGURATION
+from manager.certs.injection import VALIDATING
 from manager.client import Client
 from manager.resources import CRDS
 
@@ -36,6 +38,7 @@ OLD_ENOUGH = {
     "rbac.authorization.k8s.io/v1/Role",
     "rbac.authorization.k8s.io/v1/RoleBinding",
     "apiextensions.k8s.io/v1/CustomResourceDefinition",
+    "admissionregistration.k8s.io/v1/ValidatingWebhookConfiguration",
 }
 
 
@@ -141,6 +144,24 @@ def test_selectors_meet() -> None:
         assert service["ports"][0]["targetPort"] in ports
 
 
+def test_the_webhook_is_wired() -> None:
+    """The Service that API servers call selects the pods that serve, by a port that they have; it fails closed."""
+    (webhook,) = of_kind("ValidatingWebhookConfiguration")[CONFIGURATION]["webhooks"]
+    called = webhook["clientConfig"]["service"]
+    service = of_kind("Service")[called["name"]]
+    template = of_kind("Deployment")["kaito-workspace"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    (port,) = service["spec"]["ports"]
+
+    assert service["metadata"]["namespace"] == called["namespace"]
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    assert (port["port"], called["path"]) == (called["port"], "/validate/workspace.kaito.sh")
+    assert {item["name"]: item["containerPort"] for item in container["ports"]}[port["targetPort"]] == 9443
+    assert "--webhook-bind=0.0.0.0:9443" in container["args"]
+    assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Fail", "None")
+    assert "caBundle" not in webhook["clientConfig"]  # the operator's to write
+
+
 def test_no_role_is_wide() -> None:
     """No rule has a wildcard, none reads Secrets, and only the Machine controller deletes nodes."""
     for name, item in of_kind("ClusterRole").items():
@@ -150,7 +171,7 @@ def test_no_role_is_wide() -> None:
             assert name == "kaito-machine" or not ("nodes" in rule["resources"] and "delete" in rule["verbs"])
 
 
-@pytest.mark.parametrize("folder", ["crd", "rbac", "manager", "default", "prometheus"])
+@pytest.mark.parametrize("folder", ["crd", "rbac", "manager", "webhook", "nodeclaim", "default", "prometheus"])
 def test_kustomize_builds(folder: str) -> None:
     """Every kustomization builds, and config/default holds each object once."""
     kubectl = os.environ.get("KUBEBUILDER_ASSETS", "") + "/kubectl"
@@ -179,6 +200,8 @@ async def test_default_is_accepted_and_samples_are_admitted(api_server: Any) -> 
     for _ in range(2):
         run(kubectl, "apply", "--validate=false", "-k", str(CONFIG / "default"), kubeconfig=kubeconfig)
     run(kubectl, "wait", "--for=condition=Established", "crd/workspaces.kaito.sh", kubeconfig=kubeconfig)
+    # Nobody runs the operator here, and without its webhook no Workspace is admitted.
+    run(kubectl, "delete", "validatingwebhookconfiguration", CONFIGURATION, kubeconfig=kubeconfig)
 
     for path in SAMPLES:
         space = f"sample-{path.name[0]}-{os.getpid()}"
@@ -206,6 +229,11 @@ ALLOWED = [
     ("workspace", "patch", "nodes", ""),
     ("workspace", "create", "events.events.k8s.io", "default"),
     ("workspace", "update", "leases.coordination.k8s.io", "kaito-system"),
+    ("workspace", "create", "secrets", "kaito-system"),
+    ("workspace", "get", "secrets/workspace-webhook-cert", "kaito-system"),
+    ("workspace", "get", "configmaps", "default"),
+    ("workspace", "watch", f"validatingwebhookconfigurations.admissionregistration.k8s.io/{CONFIGURATION}", ""),
+    ("workspace", "patch", f"validatingwebhookconfigurations.admissionregistration.k8s.io/{CONFIGURATION}", ""),
     ("machine", "patch", "machines.karpenter.sh/status", ""),
     ("machine", "delete", "machines.karpenter.sh", ""),
     ("machine", "delete", "nodes", ""),
@@ -214,6 +242,9 @@ ALLOWED = [
 ]
 DENIED = [
     ("workspace", "get", "secrets", "default"),
+    ("workspace", "get", "secrets", "kaito-system"),
+    ("workspace", "create", "secrets", "default"),
+    ("workspace", "patch", "validatingwebhookconfigurations.admissionregistration.k8s.io", ""),
     ("workspace", "delete", "nodes", ""),
     ("workspace", "patch", "machines.karpenter.sh/status", ""),
     ("workspace", "update", "leases.coordination.k8s.io", "kube-system"),
@@ -236,6 +267,7 @@ async def test_service_accounts_may_do_their_work_and_no_more(plane: ControlPlan
     )
     async with Client(plane.rest_config()) as client:
         answers = {case: await may(client, *case) for case in (*ALLOWED, *DENIED)}
+        await client.delete(VALIDATING, CONFIGURATION)  # nobody serves it here
 
     assert answers == {**dict.fromkeys(ALLOWED, True), **dict.fromkeys(DENIED, False)}
 
@@ -244,13 +276,20 @@ async def may(client: Client, account: str, verb: str, what: str, namespace: str
     """Ask the API server what a service account of ours may do."""
     name, _, subresource = what.partition("/")
     plural, _, group = name.partition(".")
+    if plural in ("secrets", "validatingwebhookconfigurations"):  # of these, one is told by its name
+        one = {"verb": verb, "resource": plural, "group": group, "name": subresource}
+        return await _allowed(client, account, one, namespace)
     attributes = {
         "verb": verb,
         "resource": plural,
         "group": group,
         "subresource": subresource,
-        "namespace": namespace,
     }
+    return await _allowed(client, account, attributes, namespace)
+
+
+async def _allowed(client: Client, account: str, attributes: dict[str, str], namespace: str) -> bool:
+    attributes = {**attributes, "namespace": namespace}
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",

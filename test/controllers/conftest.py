@@ -27,6 +27,7 @@ from controllers import (
     add_workspace_controller,
 )
 from controllers.resources import MACHINES, WORKSPACES
+from kaito.local.cluster import put
 from manager.cache import Cache
 from manager.client import Client
 from manager.config import RestConfig
@@ -293,7 +294,7 @@ async def world(cluster: Any, namespace: str, tmp_path: Path) -> AsyncIterator[W
 async def install_crds(client: Client) -> None:
     """Apply the CRDs and wait until both kinds are served."""
     for crd in crds():
-        await client.apply(CRDS, crd)
+        await put(client, CRDS, crd)
 
     async def served() -> bool:
         try:

@@ -18,6 +18,7 @@ from controllers import WorkspaceSettings, add_workspace_controller
 from controllers.resources import WORKSPACES
 from kaito.commands.manager import manager
 from kaito.errors import CliError
+from kaito.local.cluster import put
 from manager.client import Client
 from manager.errors import NotFound
 from manager.manager import Manager
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.timeout(90)
         ({"provider": "byo"}, "not in this release yet"),
         ({"provider": "gcp"}, "unknown cloud"),
         ({"log_level": "loud"}, "not a level"),
+        ({"admission_rules": "volume=true"}, "no admission rule"),
     ],
 )
 async def test_unusable_flags_are_told_with_a_way_out(flags: dict[str, Any], words: str) -> None:
@@ -100,7 +102,7 @@ async def test_a_cluster_without_machines_is_told_so_and_lets_workspaces_go(
 ) -> None:
     """An operator that found no Machine CRD says in a condition what to install, and a deletion does not hang."""
     async with Client(api_server.config) as client:
-        await client.apply(CRDS, next(crd for crd in crds() if crd["spec"]["names"]["kind"] == "Workspace"))
+        await put(client, CRDS, next(crd for crd in crds() if crd["spec"]["names"]["kind"] == "Workspace"))
         while await client.discover(WORKSPACES.group, WORKSPACES.kind, WORKSPACES.version) is None:
             await asyncio.sleep(0.05)
         mgr, stop = Manager(api_server.config, metrics_bind="0"), asyncio.Event()

@@ -67,7 +67,7 @@ class Stack:
             self.kubeconfig.write_text(self._plane.kubeconfig.read_text())
         else:
             self.start("apiserver")
-        asyncio.run(self.cluster.install_crds(self.config))
+        asyncio.run(self.cluster.install(self.config))
         self.start("node")
         self.start("operator")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kaito.chat import url_of
@@ -151,3 +153,46 @@ def test_all_mistakes_of_all_workspaces_are_named() -> None:
     assert "did you mean instanceType?" in said
     assert "two: inference.preset.name" in said
     assert "nothing was changed" in refused.value.next_step
+
+
+def workspace(**changes: Any) -> Obj:
+    """A Workspace for a check, with top-level fields replaced."""
+    return {
+        "apiVersion": "kaito.sh/v1alpha1",
+        "kind": "Workspace",
+        "metadata": {"name": "one"},
+        "resource": {"labelSelector": {"matchLabels": {"a": "b"}}},
+        "inference": {"preset": {"name": "phi-4", "presetOptions": {}}},
+        **changes,
+    }
+
+
+def test_what_some_operator_admits_is_not_refused_here() -> None:
+    """A part of a GPU, and a data set on this machine, are for the operator at hand to judge."""
+    labels = {"labelSelector": {"matchLabels": {"a": "b"}}}
+    sliced = workspace(resource=labels | {"partition": {"mode": "mig", "profile": "3g.40gb"}})
+
+    check([sliced])
+    with pytest.raises(CliError, match="unknown MIG profile"):
+        check([workspace(resource=labels | {"partition": {"mode": "mig", "profile": "x"}})])
+
+
+def test_settings_in_the_same_files_are_checked() -> None:
+    """A ConfigMap that comes with the Workspace is read; one that does not is left to the server."""
+    spec = {"preset": {"name": "microsoft/phi-3-mini-4k-instruct"}, "config": "engine"}
+    data = {"inference_config.yaml": "vllm: {max-model-len: 20480}"}
+    settings: Obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "engine"}, "data": data}
+
+    check([workspace(inference=spec)])
+    with pytest.raises(CliError, match="max-model-len 20480 exceeds"):
+        check([settings, workspace(inference=spec)])
+
+
+def test_what_will_not_work_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """A warning goes to standard error, once, and nothing is refused."""
+    for _ in range(2):
+        check([workspace(inference={"preset": {"name": "phi-2"}})])
+
+    captured = capsys.readouterr()
+    assert captured.err.count("Warning: inference.preset.name: upstream has retired phi-2") == 1
+    assert captured.out == ""
