@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from api import catalog
+from api import catalog, validation
 from api.catalog import Preset, Sku
 from api.errors import InvalidSpec
 from api.sizing import (
@@ -33,7 +33,6 @@ from api.sizing import (
     tuning_fit,
 )
 from api.v1alpha1 import Workspace
-from api.validation import validate_create
 from controllers.settings import DEFAULT_REGISTRY
 from kaito.plan import findings as say
 from kaito.plan.config import wanted_context
@@ -79,7 +78,9 @@ def judge(obj: Obj, beside: Sequence[Obj], around: Around) -> Verdict:
     except InvalidSpec:
         workspace = None  # the validation says what is wrong, with the path
     preset = catalog.find_preset(workspace.preset.name) if workspace and workspace.preset else None
-    found = [*say.violations(validate_create(obj)), *say.namesakes(obj, beside)]
+    maps = {str(other["metadata"]["name"]): other for other in beside if other.get("kind") == "ConfigMap"}
+    asked = validation.judge(obj, world=validation.World(config_maps=maps))
+    found = [*say.violations(asked.violations), *say.namesakes(obj, beside)]
     if workspace is None or say.refused(found):
         return _verdict(obj, workspace, preset, found)
     context = around.wish.context or wanted_context(workspace, beside)
