@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from manager.types import Obj
+from manager.wire import Body
 
 Each = Callable[[Obj], Obj | None]
 
@@ -27,7 +28,7 @@ _BREATH = 64  # items, about 3 ms, after which the event loop has its turn
 _TRIES = 200  # wrong cuts in one item; a list with more is decoded as a whole
 
 
-def split(raw: bytes) -> tuple[dict[str, Any], Iterator[dict[str, Any]]] | None:
+def split(raw: Body) -> tuple[dict[str, Any], Iterator[dict[str, Any]]] | None:
     """The envelope without its items, and the items; None when the body must be decoded as a whole.
 
     The items raise ``orjson.JSONDecodeError`` where the body turns out to be no list of objects after all; what
@@ -35,11 +36,12 @@ def split(raw: bytes) -> tuple[dict[str, Any], Iterator[dict[str, Any]]] | None:
     """
     start = raw.find(_START, 0, 2000)
     end = raw.rfind(b"]")
-    if start < 0 or end < start or raw[end + 1 :].strip() != b"}":
+    if start < 0 or end < start:
         return None
     first = start + len(_START)
     try:
-        envelope = orjson.loads(raw[:first] + b"]}")
+        # Behind the items stands nothing, or (of custom resources) kind and metadata, which hold no bracket.
+        envelope = orjson.loads(raw[:first] + raw[end:])
     except orjson.JSONDecodeError:
         return None
     if not isinstance(envelope, dict) or raw[first : first + 1] not in (b"{", b"]"):
@@ -48,7 +50,7 @@ def split(raw: bytes) -> tuple[dict[str, Any], Iterator[dict[str, Any]]] | None:
     return envelope, _items(raw, first, end)
 
 
-def _items(raw: bytes, begin: int, end: int) -> Iterator[dict[str, Any]]:
+def _items(raw: Body, begin: int, end: int) -> Iterator[dict[str, Any]]:
     if begin == end:
         return
     between = b"}," + raw[begin : begin + _HEAD]
@@ -72,7 +74,7 @@ def _items(raw: bytes, begin: int, end: int) -> Iterator[dict[str, Any]]:
         begin = stop + 1
 
 
-async def decode(raw: bytes, api_version: str, kind: str, each: Each) -> tuple[Obj, list[Obj]]:
+async def decode(raw: Body, api_version: str, kind: str, each: Each) -> tuple[Obj, list[Obj]]:
     """The envelope, and what ``each`` makes of the items, which have apiVersion and kind; None leaves one out.
 
     The event loop has its turn in between.

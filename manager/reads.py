@@ -152,7 +152,7 @@ class Reads:
         try:
             envelope, items = await listbody.decode(raw, resource.api_version, resource.kind, make)
         except orjson.JSONDecodeError as error:
-            raise ConnectionFailed(f"the server's answer is not JSON: {raw[:120]!r}") from error
+            raise ConnectionFailed(f"the server's answer is not JSON: {bytes(raw[:120])!r}") from error
         if envelope.get("kind") == "Table":
             raise table_refused()
         metadata = envelope.get("metadata") or {}

@@ -28,7 +28,7 @@ from manager.throttle import RateLimit, TokenBucket
 from manager.tls import LiveTls
 from manager.types import Obj
 from manager.watchdog import Watchdog
-from manager.wire import Answer, Wire, server_url
+from manager.wire import Answer, Body, Wire, server_url
 
 if TYPE_CHECKING:
     import aiohttp
@@ -137,7 +137,7 @@ class Transport:
             await asyncio.sleep(0)  # aborted transports close their sockets in the loop's next turn
             await asyncio.sleep(0)
 
-    async def request(self, method: str, target: str, body: bytes | None = None, headers: bytes = b"") -> bytes:
+    async def request(self, method: str, target: str, body: bytes | None = None, headers: bytes = b"") -> Body:
         """The body of a good answer; ``target`` and ``headers`` as :func:`target_of` and :func:`header_lines` make
         them.
 
@@ -380,7 +380,7 @@ def _log_warning(text: str) -> None:
     log.warning("server warning text=%s", text)
 
 
-def _status(raw: bytes) -> Obj:
+def _status(raw: Body) -> Obj:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -43,13 +43,13 @@ def table_refused() -> ApiError:
     return ApiError(406, "NotAcceptable", "the server answered with a Table where objects were asked for")
 
 
-def decode(raw: bytes) -> dict[str, Any]:
+def decode(raw: bytes | bytearray) -> dict[str, Any]:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise ConnectionFailed(f"the server's answer is not JSON: {raw[:120]!r}") from error
+        raise ConnectionFailed(f"the server's answer is not JSON: {bytes(raw[:120])!r}") from error
     if not isinstance(value, dict):
-        raise ConnectionFailed(f"the server's answer is not an object: {raw[:120]!r}")
+        raise ConnectionFailed(f"the server's answer is not an object: {bytes(raw[:120])!r}")
     return value
 
 

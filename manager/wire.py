@@ -26,7 +26,8 @@ _IDLE_SECONDS = 30.0  # API servers close idle connections after 90 s, and load 
 _CONNECTIONS = 100
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
-Answer = tuple[int, Mapping[str, str], bytes]
+Body = bytes | bytearray
+Answer = tuple[int, Mapping[str, str], Body]
 
 
 def server_url(address: str) -> URL:
@@ -175,7 +176,13 @@ class Wire:
             message, payload = await protocol.read()
             while 100 <= message.code < 200:
                 message, payload = await protocol.read()
-            body = payload.read_nowait() if payload.is_eof() else await payload.read()
+            body: Body
+            if payload.is_eof():
+                body = payload.read_nowait()
+            else:  # grown, not joined: a list of many objects is then in memory once
+                body = bytearray()
+                while chunk := await payload.readany():
+                    body += chunk
         except BaseException as error:
             # Nobody knows what is still under way on this connection. An abort, because a polite end takes time.
             protocol.abort()

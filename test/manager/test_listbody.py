@@ -48,6 +48,17 @@ async def test_items_are_those_of_the_whole(items: list[Obj]) -> None:
     assert envelope == {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"}}
 
 
+def test_a_list_of_custom_resources_is_taken_apart_too() -> None:
+    """API servers write their lists with the items before kind and metadata."""
+    rest = {"kind": "WidgetList", "metadata": {"continue": "", "resourceVersion": "7"}}
+    found = listbody.split(orjson.dumps({"apiVersion": "x/v1", "items": TRAPS, **rest}) + b"\n")
+    assert found is not None
+    envelope, items = found
+
+    assert envelope == {"apiVersion": "x/v1", **rest}
+    assert list(items) == TRAPS
+
+
 @pytest.mark.parametrize(
     "raw",
     [
