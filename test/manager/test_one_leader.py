@@ -222,8 +222,10 @@ async def test_a_crashed_leader_is_followed_in_time(candidates: int, seed: int) 
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    assert statistics.median(took) < 18
-    assert max(took) < 24
+    median, most = statistics.median(took), max(took)
+    print(f"seed {seed}: {len(took)} crashes, {candidates} candidates: median {median:.1f} s, most {most:.1f} s")
+    assert median < 18
+    assert most < 24
 
 
 async def test_a_leader_that_stops_cleanly_is_followed_at_once(seed: int) -> None:
