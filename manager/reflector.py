@@ -72,6 +72,7 @@ class Upstream(Protocol):
         each: Callable[[Obj], Obj | None],
     ) -> ObjectList:
         """One page of a list; ``each`` shapes its items."""
+        ...
 
     def watch_batches(
         self,
