@@ -142,31 +142,33 @@ class _Pool:
 
     def __init__(self) -> None:
         self._open = ExitStack()
-        self._embedded: dict[bool, Server] = {}
-        self._planes: dict[bool, ControlPlane] = {}
+        self._embedded: dict[tuple[bool, str], Server] = {}
+        self._planes: dict[tuple[bool, str], ControlPlane] = {}
 
     def close(self) -> None:
         self._open.close()
 
-    def get(self, kind: str, *, controllers: bool) -> Server:
+    def get(self, kind: str, *, controllers: bool, of: str = "") -> Server:
+        """``of``: whose it is, where what others leave behind would disturb."""
         if kind == "embedded":
-            if controllers not in self._embedded:
-                self._embedded[controllers] = self._open.enter_context(_embedded(controllers=controllers))
-            return self._embedded[controllers]
-        plane = self.plane(controllers=controllers)
+            if (controllers, of) not in self._embedded:
+                started = self._open.enter_context(_embedded(controllers=controllers))
+                self._embedded[controllers, of] = started
+            return self._embedded[controllers, of]
+        plane = self._plane(controllers=controllers, of=of)
         if kind == "real":
             return Server("real", plane.rest_config(), plane.kubeconfig, kubectl())
         config, kubeconfig = plane.extensions_config(), plane.extensions_kubeconfig
         return Server("current", config, kubeconfig, kubectl(), core=plane.rest_config())
 
-    def plane(self, *, controllers: bool) -> ControlPlane:
+    def _plane(self, *, controllers: bool, of: str) -> ControlPlane:
         """The one without controllers has a current server for custom resources beside it, where there is one."""
-        if controllers not in self._planes:
+        if (controllers, of) not in self._planes:
             folder = assets()
-            extensions = not controllers and folder is not None and has_extensions(folder)
+            extensions = not controllers and not of and folder is not None and has_extensions(folder)
             started = ControlPlane.start(controllers=controllers, extensions=extensions)
-            self._planes[controllers] = self._open.enter_context(started)
-        return self._planes[controllers]
+            self._planes[controllers, of] = self._open.enter_context(started)
+        return self._planes[controllers, of]
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ import pytest
 from api.crds import crds
 from controllers import MachineSettings, add_machine_controller
 from controllers.resources import MACHINES, WORKSPACES
+from kaito.local.cluster import put
 from kaito.local.fakearm import Fault, Rules
 from manager.client import Client
 from manager.errors import ApiError, NotFound
@@ -122,7 +123,7 @@ async def operator(config: Any, provider: AzureProvider) -> AsyncIterator[None]:
 async def world(cluster: Any, azure_with: Make) -> AsyncIterator[Callable[[Rules], Awaitable[World]]]:
     async with Client(cluster.config) as client:
         for crd in crds():
-            await client.apply(CRDS, crd)
+            await put(client, CRDS, crd)
 
         async def served() -> bool:
             try:
@@ -152,7 +153,10 @@ async def clean_up(client: Client) -> None:
         except NotFound:
             pass  # it was only waiting for its finalizer
     for node in (await client.list(NODES, label_selector="agentpool")).items:
-        await client.delete(NODES, node["metadata"]["name"])
+        try:
+            await client.delete(NODES, node["metadata"]["name"])
+        except NotFound:
+            pass  # its instance went at this moment
 
 
 def quick(provider: AzureProvider) -> AzureProvider:

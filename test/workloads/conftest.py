@@ -21,6 +21,13 @@ Obj = dict[str, Any]
 _ADDRESSES = itertools.count(1)
 
 
+@pytest.fixture(scope="session")
+def api_server(request: pytest.FixtureRequest, _pool: Any) -> Any:
+    """An API server without any controller, of these tests alone: the controllers under test look after all that
+    is on it, and what other tests leave in namespaces that nobody ends would be theirs to schedule."""
+    return _pool.get(request.param, controllers=False, of="workloads")
+
+
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

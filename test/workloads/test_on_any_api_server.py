@@ -208,6 +208,10 @@ async def test_daemons_and_accounts(client: Client, namespace: str, node: Any, u
         return status.get("numberReady") == status.get("desiredNumberScheduled") == 1
 
     await until(reported)
-    assert await client.get(SERVICEACCOUNTS, "default", namespace)
+
+    async def has_account() -> bool:
+        return bool(await client.get(SERVICEACCOUNTS, "default", namespace))
+
+    await until(has_account)
     if (await client.list(PODS, namespace)).items[0]["metadata"]["labels"].get("controller-revision-hash") is None:
         pytest.fail("daemon pods name their revision")
