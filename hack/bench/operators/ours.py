@@ -8,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from manager.builder import ControllerBuilder
-from manager.kubeconfig import load_config
-from manager.manager import Manager
-from manager.types import Request, Resource, Result
+from manager import ControllerBuilder, Manager, NotFound, Request, Resource, Result, load_config
 
 BENCHES = Resource("bench.kaito.sh", "v1", "benches", "Bench")
 
@@ -20,13 +17,13 @@ class Follower:
     """Makes the status follow the spec."""
 
     def __init__(self, manager: Manager) -> None:
-        self.cache = manager.cache
-        self.client = manager.live
+        self.client = manager.client
 
     async def reconcile(self, request: Request) -> Result:
         """One look at one object."""
-        bench = self.cache.informer(BENCHES).store.get(request.name, request.namespace)
-        if bench is None:
+        try:
+            bench = await self.client.get(BENCHES, request.name, request.namespace)
+        except NotFound:
             return Result()
         value = bench["spec"]["value"]
         if (bench.get("status") or {}).get("observed") != value:
@@ -40,7 +37,7 @@ class Follower:
 async def operate(kubeconfig: str, workers: int) -> None:
     """Until the process is ended."""
     manager = Manager(await load_config(kubeconfig), name="bench")
-    ControllerBuilder(manager, "bench").for_(BENCHES).options(max_concurrent=workers).build(Follower(manager))
+    ControllerBuilder(manager).for_(BENCHES).options(max_concurrent=workers).build(Follower(manager))
     await manager.run(asyncio.Event())
 
 
