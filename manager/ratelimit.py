@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
+from manager.throttle import RateLimit, TokenBucket
+
 T = TypeVar("T", bound=Hashable)
 _In = TypeVar("_In", bound=Hashable, contravariant=True)
 
@@ -87,21 +89,15 @@ class Bucket(Generic[T]):
     """
 
     def __init__(self, qps: float = 10.0, burst: int = 100, *, time: Callable[[], float] | None = None) -> None:
-        self._qps, self._burst = qps, burst
+        self._tokens = TokenBucket(RateLimit(qps, burst))
         self._time = time
-        self._tokens = float(burst)
-        self._filled_at: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Bucket tokens={self._tokens:.1f}>"
+        return f"<Bucket {self._tokens!r}>"
 
     def when(self, item: T, /) -> float:
         """See ``RateLimiter``."""
-        now = self._time() if self._time is not None else asyncio.get_running_loop().time()
-        passed = now - self._filled_at if self._filled_at is not None else 0.0
-        self._filled_at = now
-        self._tokens = min(self._tokens + passed * self._qps, self._burst) - 1
-        return max(0.0, -self._tokens / self._qps)
+        return self._tokens.reserve(self._time() if self._time is not None else asyncio.get_running_loop().time())
 
     def forget(self, item: T, /) -> None:
         """Nothing: a bucket knows no items."""

@@ -29,6 +29,9 @@ class TokenBucket:
         self._tokens = float(limit.burst)
         self._at = float("-inf")
 
+    def __repr__(self) -> str:
+        return f"tokens={self._tokens:.1f}"
+
     def reserve(self, now: float) -> float:
         """Take a token; the seconds to wait until it is there."""
         limit = self._limit

@@ -9,7 +9,6 @@ that is asked for; the CA lasts ten years.
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from manager.certs.pems import general_name, key_pem, usage
 
 __all__ = ["Authority", "KeyPair", "PkiError", "write_private"]
 
@@ -90,11 +89,11 @@ class Authority:
         cert = (
             self._builder(name, name, key.public_key(), _CA_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(sign_certificates=True), critical=True)
+            .add_extension(usage(sign_certificates=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        write_private(key_path, _key_pem(key))
+        write_private(key_path, key_pem(key))
         write_private(self.certificate, cert.public_bytes(Encoding.PEM))
 
     def _builder(
@@ -127,7 +126,7 @@ class Authority:
         purpose: x509.ObjectIdentifier,
     ) -> KeyPair:
         pair = KeyPair(self.folder / f"{file_name}.crt", self.folder / f"{file_name}.key")
-        wanted = {_general_name(name) for name in names}
+        wanted = {general_name(name) for name in names}
         if self._usable(pair, wanted):
             return pair
         key = ec.generate_private_key(ec.SECP256R1())
@@ -138,7 +137,7 @@ class Authority:
         builder = (
             self._builder(subject, self._cert.subject, key.public_key(), _LEAF_DAYS)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(sign_certificates=False), critical=True)
+            .add_extension(usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
@@ -146,7 +145,7 @@ class Authority:
         )
         if wanted:
             builder = builder.add_extension(x509.SubjectAlternativeName(sorted(wanted, key=str)), critical=False)
-        write_private(pair.key, _key_pem(key))
+        write_private(pair.key, key_pem(key))
         write_private(pair.certificate, builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         return pair
 
@@ -168,33 +167,8 @@ class Authority:
         return wanted <= names
 
 
-def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
 def _matching_key(pem: bytes, cert: x509.Certificate) -> ec.EllipticCurvePrivateKey:
     key = load_pem_private_key(pem, password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != cert.public_key():
         raise ValueError("certificate and key do not belong together")
     return key
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)

@@ -69,7 +69,7 @@ class Certificate:
             found = set(self.parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
         except (x509.ExtensionNotFound, ValueError):
             found = set()
-        return {_general_name(name) for name in names} <= found
+        return {general_name(name) for name in names} <= found
 
     def issued_by(self, authority: Certificate) -> bool:
         """Whether the authority's key has signed it."""
@@ -118,11 +118,11 @@ def make_authority(name: str, *, not_before: dt.datetime, not_after: dt.datetime
     cert = (
         _builder(subject, subject, key.public_key(), serial, not_before, not_after)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(sign_certificates=True), critical=True)
+        .add_extension(usage(sign_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return Pair(cert.public_bytes(Encoding.PEM), _key_pem(key))
+    return Pair(cert.public_bytes(Encoding.PEM), key_pem(key))
 
 
 def make_serving(
@@ -142,13 +142,13 @@ def make_serving(
     cert = (
         _builder(subject, issuer.subject, key.public_key(), x509.random_serial_number(), not_before, not_after)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(sign_certificates=False), critical=True)
+        .add_extension(usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([general_name(name) for name in names]), critical=False)
         .sign(signer, hashes.SHA256())
     )
-    return Pair(cert.public_bytes(Encoding.PEM), _key_pem(key))
+    return Pair(cert.public_bytes(Encoding.PEM), key_pem(key))
 
 
 def _builder(
@@ -170,7 +170,8 @@ def _builder(
     )
 
 
-def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+def usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    """What a key may be used for: an authority's signs certificates, any other signs handshakes."""
     return x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
@@ -184,11 +185,13 @@ def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS#8, not encrypted."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _general_name(name: str) -> x509.GeneralName:
+def general_name(name: str) -> x509.GeneralName:
+    """An IP address where it is one, else a DNS name."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
