@@ -15,7 +15,9 @@ from api.errors import UnknownPreset
 from api.reasons import Cause, Reason
 from api.v1alpha1 import InferenceSpec, Workspace
 from api.validation import World, judge, shortened
+from controllers.workspace.layout import Layout
 from controllers.workspace.model import Observation
+from manager.types import Obj
 
 _PLACEHOLDER = "_HERE"  # the samples mark what a user must fill in with such a word
 
@@ -27,8 +29,9 @@ class Target:
     Attributes:
         labels: the label selector as a plain map.
         instance_type: None when only nodes that exist are to be used.
-        gpus: GPUs for each pod; 0 for a template, whose author asks for them himself.
         needs_gpu_nodes: a chosen node must show GPUs.
+        layout: nodes, GPUs and parallelism; the workload is built from it.
+        tolerations: what its pods must tolerate beyond what every pod of ours does.
     """
 
     workspace: Workspace
@@ -36,11 +39,21 @@ class Target:
     preset: Preset | None
     template: dict[str, Any] | None
     labels: dict[str, str]
-    count: int
     instance_type: str | None
-    gpus: int
     needs_gpu_nodes: bool
+    layout: Layout
     image: str = ""
+    tolerations: tuple[Obj, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Nodes, and pods."""
+        return self.layout.nodes
+
+    @property
+    def gpus(self) -> int:
+        """GPUs for each pod; 0 for a template."""
+        return self.layout.gpus_per_node
 
 
 def target_of(obs: Observation) -> Target | Cause:
@@ -89,10 +102,13 @@ def _target(
         preset=preset,
         template=inference.template,
         labels=labels,
-        count=resource.count or 1,
         instance_type=known.instance_type if known else resource.instance_type,  # nodes bear the cloud's spelling
-        gpus=preset.gpu_count if preset else 0,
         needs_gpu_nodes=gpu_nodes,
+        layout=Layout(
+            nodes=resource.count or 1,
+            gpus_per_node=preset.gpu_count if preset else 0,
+            tensor_parallel=preset.gpu_count if preset else 1,
+        ),
         image=image,
     )
 

@@ -43,7 +43,7 @@ def deployment(obs: Observation, target: Target) -> Obj:
     meta["labels"] = {**(meta.get("labels") or {}), **own}
     spec = dict(pod.get("spec") or {})
     spec["affinity"] = {**(spec.get("affinity") or {}), "nodeAffinity": _node_affinity(target.labels)}
-    spec["tolerations"] = [*(spec.get("tolerations") or []), *TOLERATIONS]
+    spec["tolerations"] = [*(spec.get("tolerations") or []), *TOLERATIONS, *target.tolerations]
     return {
         "apiVersion": DEPLOYMENTS.api_version,
         "kind": DEPLOYMENTS.kind,
