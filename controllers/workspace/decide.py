@@ -27,7 +27,7 @@ from controllers.workspace.model import (
 )
 from controllers.workspace.nodes import Selection, select
 from controllers.workspace.owned import is_applied, with_fingerprint
-from controllers.workspace.resource_status import Finding, resource_findings
+from controllers.workspace.resource_status import Finding, look_again, resource_findings
 from controllers.workspace.service import service
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
@@ -44,11 +44,11 @@ def decide(obs: Observation, now: datetime) -> Plan:
     held = keys.WORKSPACE_FINALIZER in (obs.obj["metadata"].get("finalizers") or [])
     # First of all: a Machine of a Workspace without a finalizer can be left behind.
     first: tuple[Action, ...] = () if held else (AddFinalizer(),)
-    target = target_of(obs)
+    target = target_of(obs, now)
     if isinstance(target, Cause):
         return Plan(actions=first, status=_refused_status(obs, target, now))
-    selection = select(obs, target)
-    resource = resource_findings(obs, target, selection)
+    selection = select(obs, target, now)
+    resource = resource_findings(obs, target, selection, now)
     resource_ready = resource[-1].status == Status.TRUE
     parts = (*resource, inference_finding(obs))
     actions = (
@@ -57,7 +57,7 @@ def decide(obs: Observation, now: datetime) -> Plan:
         *(_workload_actions(obs, target) if resource_ready or obs.owns(obs.deployment) else ()),
     )
     status = status_of(obs, (*parts, *whole(parts[1:])), now, nodes=selection.nodes, count=target.count)
-    return Plan(actions, status, CONFLICT_RETRY if conflict(obs) else None)
+    return Plan(actions, status, CONFLICT_RETRY if conflict(obs) else look_again(obs, target, selection, now))
 
 
 def _node_actions(obs: Observation, target: Target, selection: Selection) -> tuple[Action, ...]:
