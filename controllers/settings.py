@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from api.validation import DEFAULT, Switches
 from controllers.machine.model import Limits
+from controllers.workspace.podreader import PodReader
 
 DEFAULT_REGISTRY = "mcr.microsoft.com/aks/kaito"
 
@@ -26,6 +27,7 @@ class WorkspaceSettings:
         machine_api: the cluster serves Machines; found out before the controller is added.
         max_concurrent: Workspaces that are reconciled at the same time.
         switches: what is admitted; the webhook must have the same.
+        pod_reader: asks pods for their own word; None asks them at their own addresses.
     """
 
     registry: str = DEFAULT_REGISTRY
@@ -33,6 +35,7 @@ class WorkspaceSettings:
     max_concurrent: int = 5
     switches: Switches = DEFAULT
     clock: Callable[[], datetime] = utc_now
+    pod_reader: PodReader | None = None
 
 
 @dataclass(frozen=True, slots=True)

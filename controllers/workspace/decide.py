@@ -28,6 +28,7 @@ from controllers.workspace.model import (
 )
 from controllers.workspace.nodes import Selection, select
 from controllers.workspace.owned import is_applied, with_fingerprint
+from controllers.workspace.pace import asking, look_again
 from controllers.workspace.resource_status import resource_findings
 from controllers.workspace.service import service
 from controllers.workspace.status import status_of, whole
@@ -51,14 +52,14 @@ def decide(obs: Observation, now: datetime) -> Plan:
     selection = select(obs, target)
     resource = resource_findings(obs, target, selection)
     resource_ready = resource[-1].status == Status.TRUE
-    parts = (*resource, inference_finding(obs))
+    parts = (*resource, inference_finding(obs, now))
     actions = (
         *first,
         *_node_actions(obs, target, selection),
         *(_workload_actions(obs, target) if resource_ready or obs.owns(obs.deployment) else ()),
     )
     status = status_of(obs, (*parts, *whole(parts[1:])), now, nodes=selection.nodes, count=target.count)
-    return Plan(actions, status, CONFLICT_RETRY if conflict(obs) else None)
+    return Plan(actions, status, CONFLICT_RETRY if conflict(obs) else look_again(obs, now), asking(obs))
 
 
 def _node_actions(obs: Observation, target: Target, selection: Selection) -> tuple[Action, ...]:
@@ -95,7 +96,7 @@ def _refused_status(obs: Observation, cause: Cause, now: datetime) -> dict[str, 
     if cause.reason == Reason.TUNING_NOT_SUPPORTED:
         findings.append(Finding(JOB_STARTED, Status.FALSE, why))
     elif obs.owns(obs.deployment):
-        findings += [Finding(RESOURCE_READY, Status.UNKNOWN, why), inference_finding(obs)]
+        findings += [Finding(RESOURCE_READY, Status.UNKNOWN, why), inference_finding(obs, now)]
     else:
         findings += [
             Finding(RESOURCE_READY, Status.FALSE, why),

@@ -2,15 +2,16 @@
 
 In: the key of a Workspace. Out: Machines, node labels, the Service and the Deployment, and the status when it
 changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a change of
-an object that is watched. All that is remembered between two reconciles is what the API server answered to the
-last write, until the cache shows it, so that a lagging cache makes neither a second write nor a second event.
+an object that is watched, or in a pod's answer. All that is remembered between two reconciles is what the server
+answered to the last write, until the cache shows it, so that a lagging cache makes neither a second write nor a
+second event; what pods said last; and how long such stages took, for estimates.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from api import keys
@@ -20,6 +21,7 @@ from api.validation import DEFAULT, Switches
 from controllers.resources import MACHINES, WORKSPACES
 from controllers.workspace.decide import decide
 from controllers.workspace.events import transitions
+from controllers.workspace.history import History
 from controllers.workspace.model import (
     Action,
     AddFinalizer,
@@ -34,6 +36,8 @@ from controllers.workspace.model import (
     Why,
 )
 from controllers.workspace.observe import Stores, observe
+from controllers.workspace.podreader import Reports
+from controllers.workspace.stages import completed, kind_of
 from controllers.workspace.status import is_written
 from manager.client import Client
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
@@ -60,6 +64,8 @@ class WorkspaceReconciler:
     registry: str
     own: OwnWrites
     switches: Switches = DEFAULT
+    reports: Reports | None = None
+    history: History = field(default_factory=History)
 
     async def reconcile(self, request: Request) -> Result:
         """Move one Workspace one step nearer to serving, or to being gone.
@@ -70,10 +76,15 @@ class WorkspaceReconciler:
         cached = self.stores.workspaces.get(request.name, request.namespace)
         if cached is None:
             self.own.forget(str(request))
+            if self.reports is not None:
+                self.reports.forget(request)
             return Result()
         obj = self.own.newest(str(request), cached)
         obs = await observe(self.client, self.stores, obj, self.registry, self.switches)
+        obs = self._remembering(request, obs)
         plan = decide(obs, self.clock())
+        if self.reports is not None:
+            self.reports.ask(request, plan.ask)
         refused: list[tuple[Failure, ApiError]] = []
         for action in plan.actions:
             try:
@@ -91,6 +102,13 @@ class WorkspaceReconciler:
         if refused:
             raise refused[0][1]
         return Result(requeue_after=plan.requeue_after)
+
+    def _remembering(self, request: Request, obs: Observation) -> Observation:
+        """The observation with what pods have said and what such Workspaces took before."""
+        kind = kind_of(obs)
+        self.history.record(kind, completed(obs))
+        reports = self.reports.known(request, obs.pods) if self.reports is not None else {}
+        return replace(obs, reports=reports, past=self.history.past(kind))
 
     async def _carry_out(self, obs: Observation, action: Action) -> None:
         match action:

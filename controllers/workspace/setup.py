@@ -8,9 +8,12 @@ from api import keys
 from controllers.resources import MACHINES, WORKSPACES
 from controllers.settings import WorkspaceSettings
 from controllers.workspace.observe import BY_WORKSPACE, Stores
+from controllers.workspace.podreader import HttpPodReader, Reports
 from controllers.workspace.reconciler import WorkspaceReconciler
 from controllers.workspace.target import selector_labels
 from manager.builder import ControllerBuilder
+from manager.channel import Channel, ChannelSource
+from manager.handlers import enqueue_self
 from manager.manager import Manager
 from manager.ownwrites import OwnWrites
 from manager.resources import DEPLOYMENTS, NODES, PODS, SERVICES
@@ -29,9 +32,13 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         pods=cache.informer(PODS).store,
         machines=cache.informer(MACHINES).store if settings.machine_api else None,
     )
+    heard, reader = Channel(), settings.pod_reader or HttpPodReader()
+    reports = Reports(reader, lambda request: heard.send(_object_of(request)))
+    mgr.add(reports.run, name="pod-reader")
     stores.pods.add_index(BY_WORKSPACE, _of_pod)
     builder = ControllerBuilder(mgr, "workspace").for_(WORKSPACES)
     builder.owns(DEPLOYMENTS).owns(SERVICES)
+    builder.watches_raw_source(ChannelSource(heard, enqueue_self))
     builder.watches(PODS, _requests(_of_pod)).watches(NODES, _workspaces_of(stores.workspaces))
     if stores.machines is not None:
         stores.machines.add_index(BY_WORKSPACE, _of_machine)
@@ -44,6 +51,7 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         registry=settings.registry,
         own=OwnWrites(lambda: stores.workspaces.resource_version),
         switches=settings.switches,
+        reports=reports,
     )
     builder.options(max_concurrent=settings.max_concurrent).build(reconciler)
 
@@ -60,6 +68,10 @@ def _workspaces_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
                 yield Request(workspace["metadata"]["namespace"], workspace["metadata"]["name"])
 
     return requests
+
+
+def _object_of(request: Request) -> Obj:
+    return {"metadata": {"namespace": request.namespace, "name": request.name}}
 
 
 def _of_machine(machine: Obj) -> Iterable[str]:
