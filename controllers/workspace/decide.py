@@ -59,7 +59,9 @@ def decide(obs: Observation, now: datetime) -> Plan:
         *(_workload_actions(obs, target) if resource_ready or obs.owns(obs.deployment) else ()),
     )
     status = status_of(obs, (*parts, *whole(parts[1:])), now, nodes=selection.nodes, count=target.count)
-    return Plan(actions, status, CONFLICT_RETRY if conflict(obs) else look_again(obs, now), asking(obs))
+    return Plan(
+        actions, status, CONFLICT_RETRY if conflict(obs) else look_again(obs, now), ask=asking(obs), findings=parts
+    )
 
 
 def _node_actions(obs: Observation, target: Target, selection: Selection) -> tuple[Action, ...]:

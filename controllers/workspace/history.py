@@ -3,8 +3,8 @@
 In: durations read off live objects, each once. Out: the usual duration by instance type, model and stage. The
 manager's memory is the only store, on purpose: every duration can be read again from the conditions of Machines
 and pods that exist, so a restarted operator knows what the objects tell in the pass that it makes anyhow, and
-there is nothing to migrate, to lock or to grant rights for. What took place on objects that are gone is forgotten with
-the process. Bounded: the newest samples of each key, the most recent keys.
+there is nothing to migrate, to lock or to grant rights for. What took place on objects that are gone is forgotten
+with the process. Bounded: the newest samples of each key, the most recent keys.
 """
 
 from __future__ import annotations

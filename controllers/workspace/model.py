@@ -57,6 +57,15 @@ class Why:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One condition without its times."""
+
+    type: str
+    status: str
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """What the API server refused during this very reconcile, and which condition it belongs to."""
 
@@ -185,9 +194,13 @@ Action = AddFinalizer | RemoveFinalizer | CreateMachine | DeleteMachine | LabelN
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one reconcile does: the actions in order, then the status. ``ask``: pods whose own word is wanted."""
+    """What one reconcile does: the actions in order, then the status. ``ask``: pods whose own word is wanted.
+
+    ``findings`` are what the status was made of, for whoever explains it.
+    """
 
     actions: tuple[Action, ...]
     status: Obj
     requeue_after: float | None = None
     ask: tuple[Obj, ...] = ()
+    findings: tuple[Finding, ...] = ()

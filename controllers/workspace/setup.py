@@ -18,30 +18,20 @@ from manager.manager import Manager
 from manager.ownwrites import OwnWrites
 from manager.resources import DEPLOYMENTS, NODES, PODS, SERVICES
 from manager.store import Store
-from manager.types import Obj, Request
+from manager.types import Obj, Request, Resource
 
 
 def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     """Add the controller that turns Workspaces into Machines and workloads."""
-    cache = mgr.cache
-    stores = Stores(
-        workspaces=cache.informer(WORKSPACES).store,
-        nodes=cache.informer(NODES).store,
-        deployments=cache.informer(DEPLOYMENTS).store,
-        services=cache.informer(SERVICES).store,
-        pods=cache.informer(PODS).store,
-        machines=cache.informer(MACHINES).store if settings.machine_api else None,
-    )
+    stores = stores_of(lambda resource: mgr.cache.informer(resource).store, settings)
     heard, reader = Channel(), settings.pod_reader or HttpPodReader()
     reports = Reports(reader, lambda request: heard.send(_object_of(request)))
     mgr.add(reports.run, name="pod-reader")
-    stores.pods.add_index(BY_WORKSPACE, _of_pod)
     builder = ControllerBuilder(mgr, "workspace").for_(WORKSPACES)
     builder.owns(DEPLOYMENTS).owns(SERVICES)
     builder.watches_raw_source(ChannelSource(heard, enqueue_self))
     builder.watches(PODS, _requests(_of_pod)).watches(NODES, _workspaces_of(stores.workspaces))
     if stores.machines is not None:
-        stores.machines.add_index(BY_WORKSPACE, _of_machine)
         builder.watches(MACHINES, _requests(_of_machine))
     reconciler = WorkspaceReconciler(
         client=mgr.live,
@@ -54,6 +44,22 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         reports=reports,
     )
     builder.options(max_concurrent=settings.max_concurrent).build(reconciler)
+
+
+def stores_of(store: Callable[[Resource], Store], settings: WorkspaceSettings) -> Stores:
+    """The stores that are observed, from whatever gives the store of a kind, with their indexes."""
+    stores = Stores(
+        workspaces=store(WORKSPACES),
+        nodes=store(NODES),
+        deployments=store(DEPLOYMENTS),
+        services=store(SERVICES),
+        pods=store(PODS),
+        machines=store(MACHINES) if settings.machine_api else None,
+    )
+    stores.pods.add_index(BY_WORKSPACE, _of_pod)
+    if stores.machines is not None:
+        stores.machines.add_index(BY_WORKSPACE, _of_machine)
+    return stores
 
 
 def _workspaces_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
