@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from api.validation import DEFAULT, Switches
 from controllers.machine.model import Limits
+from controllers.workspace.podreader import PodReader
 
 DEFAULT_REGISTRY = "mcr.microsoft.com/aks/kaito"
 
@@ -30,6 +31,7 @@ class WorkspaceSettings:
         node_grace: seconds that a node which matches and is not Ready is waited for before one is made instead.
         max_concurrent: Workspaces that are reconciled at the same time.
         switches: what is admitted; the webhook must have the same.
+        pod_reader: asks pods for their own word; None asks them at their own addresses.
     """
 
     registry: str = DEFAULT_REGISTRY
@@ -41,6 +43,7 @@ class WorkspaceSettings:
     max_concurrent: int = 5
     switches: Switches = DEFAULT
     clock: Callable[[], datetime] = utc_now
+    pod_reader: PodReader | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from api import keys
 from api.conditions import INFERENCE_READY, JOB_STARTED, RESOURCE_READY, Status
 from api.reasons import Cause, Reason
 from controllers.workspace.deletion import deletion
+from controllers.workspace.findings import Finding
 from controllers.workspace.inference_status import conflict, inference_finding
 from controllers.workspace.machines import machine_body
 from controllers.workspace.model import (
@@ -27,7 +28,8 @@ from controllers.workspace.model import (
 )
 from controllers.workspace.nodes import Selection, select
 from controllers.workspace.owned import is_applied, with_fingerprint
-from controllers.workspace.resource_status import Finding, look_again, resource_findings
+from controllers.workspace.pace import asking, look_again
+from controllers.workspace.resource_status import next_limit, resource_findings
 from controllers.workspace.service import service
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
@@ -50,14 +52,17 @@ def decide(obs: Observation, now: datetime) -> Plan:
     selection = select(obs, target, now)
     resource = resource_findings(obs, target, selection, now)
     resource_ready = resource[-1].status == Status.TRUE
-    parts = (*resource, inference_finding(obs))
+    parts = (*resource, inference_finding(obs, now))
     actions = (
         *first,
         *_node_actions(obs, target, selection),
         *(_workload_actions(obs, target) if resource_ready or obs.owns(obs.deployment) else ()),
     )
     status = status_of(obs, (*parts, *whole(parts[1:])), now, nodes=selection.nodes, count=target.count)
-    return Plan(actions, status, CONFLICT_RETRY if conflict(obs) else look_again(obs, target, selection, now))
+    pause = CONFLICT_RETRY if conflict(obs) else look_again(obs, now)
+    limit = next_limit(obs, target, selection, now)
+    waits = [wait for wait in (pause, limit) if wait is not None]
+    return Plan(actions, status, min(waits, default=None), ask=asking(obs), findings=parts)
 
 
 def _node_actions(obs: Observation, target: Target, selection: Selection) -> tuple[Action, ...]:
@@ -94,7 +99,7 @@ def _refused_status(obs: Observation, cause: Cause, now: datetime) -> dict[str, 
     if cause.reason == Reason.TUNING_NOT_SUPPORTED:
         findings.append(Finding(JOB_STARTED, Status.FALSE, why))
     elif obs.owns(obs.deployment):
-        findings += [Finding(RESOURCE_READY, Status.UNKNOWN, why), inference_finding(obs)]
+        findings += [Finding(RESOURCE_READY, Status.UNKNOWN, why), inference_finding(obs, now)]
     else:
         findings += [
             Finding(RESOURCE_READY, Status.FALSE, why),

@@ -8,26 +8,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Self
+from enum import StrEnum
+from typing import Final, Self, TypeAlias
 
-from api.reasons import Cause
+from api.adapters import ObservedAdapters
+from api.progress import LoadProgress
+from api.reasons import Cause, Fact
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
 from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from manager.types import Obj, Resource
 
 
+class Stage(StrEnum):
+    """The parts of a Workspace's way to its first answer, in order."""
+
+    MACHINE = "CreatingMachine"  # until the cloud runs the instance
+    NODE = "JoiningNode"  # until its node can take work
+    IMAGE = "PullingImage"  # from the pod's place on a node to its process
+    MODEL = "LoadingModel"  # until the server answers; the model's files included
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What a stage takes: the median of ``samples`` that were seen."""
+
+    seconds: float
+    samples: int
+
+
+Past: TypeAlias = Mapping[Stage, Usual]
+
+
 @dataclass(frozen=True, slots=True)
 class Why:
-    """A reason and its text, rendered once: from a ``Cause`` of ours, or copied from another object."""
+    """A reason and its text, rendered once: from a ``Cause`` of ours, or copied from another object.
+
+    ``facts`` are what the text was made of, for whoever makes a command of it; they are no part of what is told.
+    """
 
     reason: str
     message: str
+    facts: Mapping[str, Fact] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, cause: Cause) -> Self:
         """The text of one of our own causes."""
-        return cls(str(cause.reason), cause.render())
+        return cls(str(cause.reason), cause.render(), cause.facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One condition without its times."""
+
+    type: str
+    status: str
+    why: Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +72,15 @@ class Failure:
 
     condition: str
     why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class PodReport:
+    """A pod's own word, as last heard. ``failed`` says why there is none; then the rest is empty."""
+
+    progress: LoadProgress | None = None
+    adapters: ObservedAdapters | None = None
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +138,9 @@ class Observation:
         registry: where preset images are.
         switches: what is admitted; the webhook's.
         failures: what could not be done in this reconcile; the status is decided anew with them.
+        adapters: the ConfigMap with the adapters that are wanted; None where there is none.
+        reports: what the pods said of themselves, by pod name; a pod that was not asked yet is absent.
+        past: how long others of this kind took, by stage.
     """
 
     obj: Obj
@@ -110,6 +158,9 @@ class Observation:
     registry: str = ""
     switches: Switches = DEFAULT
     failures: tuple[Failure, ...] = ()
+    adapters: Obj | None = None
+    reports: Mapping[str, PodReport] = field(default_factory=dict)
+    past: Past = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -192,8 +243,13 @@ Action = AddFinalizer | RemoveFinalizer | CreateMachine | DeleteMachine | LabelN
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one reconcile does: the actions in order, then the status."""
+    """What one reconcile does: the actions in order, then the status. ``ask``: pods whose own word is wanted.
+
+    ``findings`` are what the status was made of, for whoever explains it.
+    """
 
     actions: tuple[Action, ...]
     status: Obj
     requeue_after: float | None = None
+    ask: tuple[Obj, ...] = ()
+    findings: tuple[Finding, ...] = ()

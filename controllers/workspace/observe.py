@@ -7,7 +7,6 @@ moment ago and is not in the cache yet would be left behind when the finalizer f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api import keys
@@ -39,7 +38,7 @@ class Stores:
     deployments: Store
     services: Store
     pods: Store
-    made: Mapping[Resource, Store]
+    made: dict[Resource, Store]
 
 
 async def observe(

@@ -2,8 +2,9 @@
 
 In: the key of a Workspace. Out: Machines, node labels, the Service and the Deployment, and the status when it
 changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a change of
-an object that is watched. All that is remembered between two reconciles is what the API server answered to the
-last write, until the cache shows it, so that a lagging cache makes neither a second write nor a second event.
+an object that is watched, or in a pod's answer. All that is remembered between two reconciles is what the server
+answered to the last write, until the cache shows it, so that a lagging cache makes neither a second write nor a
+second event; what pods said last; and how long such stages took, for estimates.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from controllers.resources import WORKSPACES
 from controllers.workspace.claims import Claims
 from controllers.workspace.decide import decide
 from controllers.workspace.events import transitions
+from controllers.workspace.history import History
 from controllers.workspace.model import (
     DEFAULT_RULES,
     Action,
@@ -38,7 +40,9 @@ from controllers.workspace.model import (
 )
 from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from controllers.workspace.observe import Stores, observe
+from controllers.workspace.podreader import Reports
 from controllers.workspace.sharing import claim_of, key_of
+from controllers.workspace.stages import completed, kind_of
 from controllers.workspace.status import is_written
 from manager.client import Client
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
@@ -68,6 +72,8 @@ class WorkspaceReconciler:
     node_api: NodeApi = MACHINE_API
     rules: NodeRules = DEFAULT_RULES
     claims: Claims = field(default_factory=Claims)
+    reports: Reports | None = None
+    history: History = field(default_factory=History)
 
     async def reconcile(self, request: Request) -> Result:
         """Move one Workspace one step nearer to serving, or to being gone.
@@ -79,6 +85,8 @@ class WorkspaceReconciler:
         if cached is None:
             self.own.forget(str(request))
             self.claims.forget(key_of(request.namespace, request.name))
+            if self.reports is not None:
+                self.reports.forget(request)
             return Result()
         obj = self.own.newest(str(request), cached)
         obs = await observe(
@@ -91,9 +99,12 @@ class WorkspaceReconciler:
             rules=self.rules,
             decided=self.claims,
         )
+        obs = self._remembering(request, obs)
         plan = decide(obs, self.clock())
         # No await since the world was read, so nobody else has chosen the same nodes meanwhile.
         self.claims.note(claim_of(obj), plan.status.get("workerNodes") or ())
+        if self.reports is not None:
+            self.reports.ask(request, plan.ask)
         refused: list[tuple[Failure, ApiError]] = []
         for action in plan.actions:
             try:
@@ -111,6 +122,13 @@ class WorkspaceReconciler:
         if refused:
             raise refused[0][1]
         return Result(requeue_after=plan.requeue_after)
+
+    def _remembering(self, request: Request, obs: Observation) -> Observation:
+        """The observation with what pods have said and what such Workspaces took before."""
+        kind = kind_of(obs)
+        self.history.record(kind, completed(obs))
+        reports = self.reports.known(request, obs.pods) if self.reports is not None else {}
+        return replace(obs, reports=reports, past=self.history.past(kind))
 
     async def _carry_out(self, obs: Observation, action: Action) -> None:
         match action:

@@ -11,10 +11,13 @@ from controllers.workspace.late import LateKind
 from controllers.workspace.model import NodeRules
 from controllers.workspace.nodeapi import NODE_APIS
 from controllers.workspace.observe import BY_NODE, BY_WORKSPACE, Stores
+from controllers.workspace.podreader import HttpPodReader, Reports
 from controllers.workspace.reconciler import WorkspaceReconciler
 from controllers.workspace.rivals import moves, node_of_pod, nodes_of_workspace, rivals_of, waiting_for
 from controllers.workspace.target import selector_labels
 from manager.builder import ControllerBuilder
+from manager.channel import Channel, ChannelSource
+from manager.handlers import enqueue_self
 from manager.manager import Manager
 from manager.ownwrites import OwnWrites
 from manager.resources import DEPLOYMENTS, NODES, PODS, SERVICES
@@ -24,30 +27,18 @@ from manager.types import Obj, Request, Resource
 
 def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     """Add the controller that turns Workspaces into Machines (or NodeClaims) and workloads."""
-    cache = mgr.cache
-    made: dict[Resource, Store] = {}
-    stores = Stores(
-        workspaces=cache.informer(WORKSPACES).store,
-        nodes=cache.informer(NODES).store,
-        deployments=cache.informer(DEPLOYMENTS).store,
-        services=cache.informer(SERVICES).store,
-        pods=cache.informer(PODS).store,
-        made=made,
-    )
-    stores.pods.add_index(BY_WORKSPACE, _of_pod)
-    stores.pods.add_index(BY_NODE, node_of_pod)
-    stores.workspaces.add_index(BY_NODE, nodes_of_workspace)
+    stores = stores_of(lambda resource: mgr.cache.informer(resource).store, settings)
+    heard, reader = Channel(), settings.pod_reader or HttpPodReader()
+    reports = Reports(reader, lambda request: heard.send(_object_of(request)))
+    mgr.add(reports.run, name="pod-reader")
     builder = ControllerBuilder(mgr, "workspace").for_(WORKSPACES)
     builder.owns(DEPLOYMENTS).owns(SERVICES)
+    builder.watches_raw_source(ChannelSource(heard, enqueue_self))
     builder.watches(PODS, _requests(_of_pod)).watches(NODES, _workspaces_of(stores.workspaces))
     builder.watches(WORKSPACES, rivals_of(stores.workspaces), moves(nodes_of_workspace))
     builder.watches(PODS, waiting_for(stores.workspaces, stores.nodes), moves(node_of_pod))
-    node_api = NODE_APIS[settings.node_api]
-    if settings.machine_api:
-        informer = cache.informer(node_api.resource)
-        informer.store.add_index(BY_WORKSPACE, _of_machine)
-        made[node_api.resource] = informer.store
-        builder.watches(node_api.resource, _requests(_of_machine))
+    for kind in stores.made:
+        builder.watches(kind, _requests(_of_machine))
     reconciler = WorkspaceReconciler(
         client=mgr.live,
         stores=stores,
@@ -56,23 +47,43 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         registry=settings.registry,
         own=OwnWrites(lambda: stores.workspaces.resource_version),
         switches=settings.switches,
-        node_api=node_api,
+        node_api=NODE_APIS[settings.node_api],
         rules=NodeRules(settings.gpu_deadline, settings.node_grace),
+        reports=reports,
     )
     controller = builder.options(max_concurrent=settings.max_concurrent).build(reconciler)
     # Also the kind that is not made: a deletion waits for what an operator with the other setting has made.
-    for kind in (api.resource for api in NODE_APIS.values() if api.resource not in made):
+    for kind in (api.resource for api in NODE_APIS.values() if api.resource not in stores.made):
         late = LateKind(
             mgr=mgr,
             controller=controller,
             resource=kind,
             index=(BY_WORKSPACE, _of_machine),
             requests=_requests(_of_machine),
-            made=made,
+            made=stores.made,
             workspaces=stores.workspaces,
             poll=settings.crd_poll,
         )
         mgr.add(late.run, name=f"late-{kind.plural}")
+
+
+def stores_of(store: Callable[[Resource], Store], settings: WorkspaceSettings) -> Stores:
+    """The stores that are observed, from whatever gives the store of a kind, with their indexes."""
+    kind = NODE_APIS[settings.node_api].resource
+    stores = Stores(
+        workspaces=store(WORKSPACES),
+        nodes=store(NODES),
+        deployments=store(DEPLOYMENTS),
+        services=store(SERVICES),
+        pods=store(PODS),
+        made={kind: store(kind)} if settings.machine_api else {},
+    )
+    stores.pods.add_index(BY_WORKSPACE, _of_pod)
+    stores.pods.add_index(BY_NODE, node_of_pod)
+    stores.workspaces.add_index(BY_NODE, nodes_of_workspace)
+    for made in stores.made.values():
+        made.add_index(BY_WORKSPACE, _of_machine)
+    return stores
 
 
 def _workspaces_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
@@ -87,6 +98,10 @@ def _workspaces_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
                 yield Request(workspace["metadata"]["namespace"], workspace["metadata"]["name"])
 
     return requests
+
+
+def _object_of(request: Request) -> Obj:
+    return {"metadata": {"namespace": request.namespace, "name": request.name}}
 
 
 def _of_machine(machine: Obj) -> Iterable[str]:
