@@ -45,6 +45,9 @@ class ServeSettings:
     max_body_bytes: int = 1 << 20
     drain_seconds: float = 20.0
     engine_options: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Path | None = None  # the wanted list, or the folder that holds it; None: no adapters in this process
+    max_loras: int = 4  # different adapters in one batch; requests for more take turns
+    max_lora_rank: int = 64  # of one adapter, and of the sum of all that are combined
 
     @property
     def name(self) -> str:

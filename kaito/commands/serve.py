@@ -33,6 +33,16 @@ def serve(
         Path | None,
         typer.Option("--config-file", "--kaito-config-file", help="inference_config.yaml; it wins over flags."),
     ] = None,
+    adapters: Annotated[
+        Path | None,
+        typer.Option(
+            help="File (or folder with adapters.json) that lists the adapters; it may change at any time."
+        ),
+    ] = None,
+    max_loras: Annotated[int, typer.Option(min=1, help="Different adapters in one batch.")] = 4,
+    max_lora_rank: Annotated[
+        int, typer.Option(min=1, help="Highest rank of an adapter, and of the sum of all that are combined.")
+    ] = 64,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request body.")] = 1 << 20,
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="How long running requests may take after SIGTERM.")
@@ -72,6 +82,9 @@ def serve(
             max_num_seqs=max_num_seqs or None,
             max_body_bytes=max_body_bytes,
             drain_seconds=drain_seconds,
+            adapters=adapters,
+            max_loras=max_loras,
+            max_lora_rank=max_lora_rank,
             engine_options=read_config_file(config_file) if config_file else {},
         )
         check_model(model)
