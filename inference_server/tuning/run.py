@@ -21,9 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from api import keys
 from api.progress import TuneProgress, TuneStage
 from inference_server.threads import in_thread
-from inference_server.tuning import adapter, checkpoints, fetch, files
+from inference_server.tuning import adapter, checkpoints, fetch, files, registry
 from inference_server.tuning.board import Board
 from inference_server.tuning.config import TrainingConfig, check_names, read_config
 from inference_server.tuning.errors import EXIT_STOPPED, TuneError, explain
@@ -37,6 +38,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kaito.inference_server.tuning")
 
 _RESULT: Final = "result.json"
+_TOLD: Final = (
+    "learning_rate",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+    "seed",
+)
 _SETTLED: Final = (TuneStage.TRAINING, TuneStage.SAVING)  # a stop waits for these to come to a good end
 
 
@@ -97,6 +106,9 @@ async def _steps(settings: TuneSettings, board: Board, stop: threading.Event) ->
         board.set(message="importing the training libraries")
         await in_thread("import", lambda: _import(config))
         board.set(message="")
+        push_secrets = registry.SecretFiles(settings.push_secrets)
+        if settings.output_image:
+            await registry.check_push(settings.output_image, push_secrets, insecure=settings.insecure_registries)
         found = await _dataset(settings, config, places, board)
         digest = await in_thread("digest", lambda: files.digest_of(found))
         mark = _mark(settings, config, digest)
@@ -108,7 +120,12 @@ async def _steps(settings: TuneSettings, board: Board, stop: threading.Event) ->
         else:
             logger.info("the adapter of this run is there already folder=%s", places.output)
         adapter.mark_done(places.output)
-        board.set(stage=TuneStage.SUCCEEDED, message=f"the adapter is in {places.output}")
+        where = f"the adapter is in {places.output}"
+        if settings.output_image:
+            digest = await _push(settings.output_image, settings, config, places, done, board)
+            board.set(image=settings.output_image, digest=digest)
+            where = f"the adapter is in {places.output}, and in {settings.output_image} as {digest}"
+        board.set(stage=TuneStage.SUCCEEDED, message=where)
         return 0
 
 
@@ -134,16 +151,23 @@ async def _dataset(
 ) -> tuple[files.DataFile, ...]:
     board.set(stage=TuneStage.FETCHING)
     folder = settings.data_dir
-    if folder is None:
+
+    def told(done: int, total: int | None) -> None:
+        board.set(bytes_done=done, bytes_total=total)
+
+    if settings.data_image:
+        folder = await registry.pull_data(
+            settings.data_image,
+            places.work / "image",
+            registry.SecretFiles((*settings.pull_secrets, *settings.push_secrets)),
+            most=settings.max_dataset_bytes,
+            insecure=settings.insecure_registries,
+            on_bytes=told,
+        )
+    elif folder is None:
         folder = places.work / "data"
         rules = fetch.FetchRules(private=settings.private_urls, most=settings.max_dataset_bytes)
-        await fetch.fetch_all(
-            settings.urls,
-            folder,
-            rules,
-            sha256=settings.sha256,
-            on_bytes=lambda done, total: board.set(bytes_done=done, bytes_total=total),
-        )
+        await fetch.fetch_all(settings.urls, folder, rules, sha256=settings.sha256, on_bytes=told)
     place = folder
     return await in_thread("find", lambda: files.find_files(place, config.dataset))
 
@@ -185,9 +209,61 @@ async def _train(
         board.set(message=f"stopped by a signal; a checkpoint at step {outcome.saved} is saved: start it again")
         return None
     board.set(stage=TuneStage.SAVING)
-    result = {"mark": mark, "steps": outcome.steps, "loss": outcome.loss, "dataset": digest, "base": prepared.base}
+    result = {
+        "mark": mark,
+        "base": prepared.base,
+        "revision": prepared.revision,
+        "dataset": digest,
+        "steps": outcome.steps,
+        "parameters": _parameters(config, prepared, outcome),
+    }
     await in_thread("save", lambda: _save(prepared, places.output, result))
     return result
+
+
+def _parameters(config: TrainingConfig, prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
+    """What an adapter's image tells of how it was made."""
+    lora = prepared.model.peft_config["default"]
+    return {
+        "r": lora.r,
+        "lora_alpha": lora.lora_alpha,
+        "target_modules": sorted(lora.target_modules),
+        "format": prepared.number_format.value,
+        "steps": outcome.steps,
+        "loss": outcome.loss,
+        **{name: value for name, value in sorted(config.arguments.items()) if name in _TOLD},
+    }
+
+
+async def _push(
+    image: str,
+    settings: TuneSettings,
+    config: TrainingConfig,
+    places: Places,
+    result: dict[str, Any],
+    board: Board,
+) -> str:
+    board.set(stage=TuneStage.PUSHING)
+    labels = {
+        keys.IMAGE_TITLE: f"{config.method.value} adapter",
+        keys.IMAGE_DESCRIPTION: f"LoRA adapter for {result['base']}, trained by kaito tune",
+        keys.IMAGE_MODEL_NAME: str(result["base"]),
+        keys.IMAGE_TUNING_METHOD: config.method.value,
+        keys.IMAGE_TUNING_PARAMETERS: json.dumps(result["parameters"], sort_keys=True),
+        keys.IMAGE_DATASET_DIGEST: str(result["dataset"]),
+    }
+    if result.get("revision"):
+        labels[keys.IMAGE_MODEL_REVISION] = str(result["revision"])
+    return await registry.push_adapter(
+        image,
+        {name: places.output / name for name in (adapter.CONFIG, adapter.WEIGHTS)},
+        places.work / "push",
+        registry.SecretFiles((*settings.push_secrets, *settings.pull_secrets)),
+        labels=labels,
+        base=settings.output_base_image,
+        insecure=settings.insecure_registries,
+        on_bytes=lambda done, total: board.set(bytes_done=done, bytes_total=total),
+    )
 
 
 def _save(prepared: Prepared, folder: Path, result: dict[str, Any]) -> None:

@@ -30,7 +30,10 @@ class TuneSettings:
         sha256: digests of the downloaded files, in the order of ``urls``; empty: not checked.
         checkpoint_seconds: the longest time between two checkpoints, whatever the configuration says.
         base_name: what the adapter says that it belongs to; the model's own name when empty.
-        auth_files: dockerconfigjson files with registry credentials; the first that knows a registry is used.
+        push_secrets: files (or folders with one) in docker's format; all that know the registry are tried.
+        pull_secrets: the same, for ``data_image`` and ``output_base_image``.
+        output_base_image: what the adapter's layer is put on; None: nothing.
+        insecure_registries: hosts that may be spoken to without TLS, as this machine itself always may.
         metrics_port: None: nothing is served.
     """
 
@@ -49,7 +52,7 @@ class TuneSettings:
     work_dir: Path | None = None
     push_secrets: tuple[Path, ...] = ()
     pull_secrets: tuple[Path, ...] = ()
-    plain_http: bool = False
+    insecure_registries: tuple[str, ...] = ()
     resume: bool = True
     checkpoint_seconds: float = 300.0
     private_urls: bool = False
@@ -77,6 +80,8 @@ def check(settings: TuneSettings) -> None:
     for digest in settings.sha256:
         if len(digest) != 64 or not _is_hex(digest):
             raise unusable(f"--dataset-sha256 {digest[:80]} is no SHA-256", "write 64 hexadecimal digits")
+    if settings.output_base_image and settings.output_image is None:
+        raise unusable("--output-base-image without --output-image", "name the image to push")
     if settings.push_secrets and settings.output_image is None:
         raise unusable("--push-secret without --output-image", "name the image to push, or leave the secret out")
     _files("--push-secret", settings.push_secrets)

@@ -41,6 +41,7 @@ def tune(
     data_url: Annotated[
         list[str] | None, typer.Option(help="Address of a file of the dataset; may be repeated.")
     ] = None,
+    data_image: Annotated[str, typer.Option(help="Image that holds the dataset under /data.")] = "",
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the dataset.")] = None,
     dataset_sha256: Annotated[
         list[str] | None, typer.Option(help="Checksum of the file of the --data-url at the same position.")
@@ -51,6 +52,24 @@ def tune(
     ] = False,
     output_dir: Annotated[
         Path | None, typer.Option(help="Where the adapter goes.  [default: the file's, or /mnt/results]")
+    ] = None,
+    output_image: Annotated[str, typer.Option(help="Image to push the adapter as: registry/repository:tag.")] = "",
+    output_base_image: Annotated[
+        str,
+        typer.Option(
+            help="Image to put the adapter on, such as busybox: upstream 0.3 runs cp inside it.",
+            show_default="none",
+        ),
+    ] = "",
+    push_secret: Annotated[
+        list[Path] | None,
+        typer.Option(help="Credentials to push with, in docker's format (.dockerconfigjson); may be repeated."),
+    ] = None,
+    pull_secret: Annotated[
+        list[Path] | None, typer.Option(help="The same for --data-image; may be repeated.")
+    ] = None,
+    insecure_registry: Annotated[
+        list[str] | None, typer.Option(help="Registry that is spoken to without TLS; may be repeated.")
     ] = None,
     checkpoint_dir: Annotated[
         Path | None, typer.Option(help="Where checkpoints go.", show_default="OUTPUT_DIR/checkpoints")
@@ -111,8 +130,14 @@ def tune(
         revision=revision or None,
         base_name=base_name,
         urls=tuple(data_url or ()),
+        data_image=data_image or None,
         data_dir=data_dir,
         output_dir=output_dir,
+        output_image=output_image or None,
+        output_base_image=output_base_image or None,
+        push_secrets=tuple(push_secret or ()),
+        pull_secrets=tuple(pull_secret or ()),
+        insecure_registries=tuple(insecure_registry or ()),
         checkpoint_dir=checkpoint_dir,
         work_dir=work_dir,
         resume=resume,
