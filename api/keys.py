@@ -78,6 +78,15 @@ NODECLAIM_TERMINATION_TIMESTAMP: Final = "karpenter.sh/nodeclaim-termination-tim
 # Domains of the label keys that KAITO itself writes; a selector made of these alone selects nothing of the user's.
 RESERVED_LABEL_DOMAINS: Final = ("kaito.sh", "kaito.io", "karpenter.sh")
 
+# ------------------------------------------------------------------ annotations and labels of adapter images
+IMAGE_MODEL_NAME: Final = "sh.kaito.model.name"  # upstream's, since 0.5
+IMAGE_MODEL_REVISION: Final = "sh.kaito.model.revision"
+IMAGE_TUNING_METHOD: Final = "sh.kaito.tuning.method"
+IMAGE_TUNING_PARAMETERS: Final = "sh.kaito.tuning.parameters"  # JSON
+IMAGE_DATASET_DIGEST: Final = "sh.kaito.tuning.dataset.digest"
+IMAGE_TITLE: Final = "org.opencontainers.image.title"
+IMAGE_DESCRIPTION: Final = "org.opencontainers.image.description"
+
 # ------------------------------------------------------------------ names inside a Workspace's objects
 INFERENCE_CONFIG_KEY: Final = "inference_config.yaml"
 TRAINING_CONFIG_KEY: Final = "training_config.yaml"
