@@ -14,6 +14,7 @@ import typer
 from kaito.commands import (
     apiserver,
     apply,
+    audit,
     chat,
     delete,
     get,
@@ -53,6 +54,7 @@ app.command(rich_help_panel=_USE)(get.get)
 app.command(rich_help_panel=_USE)(chat.chat)
 app.command(rich_help_panel=_USE)(logs.logs)
 app.command(rich_help_panel=_USE)(delete.delete)
+app.command(rich_help_panel=_USE, epilog=audit.EXAMPLES)(audit.audit)
 app.command(rich_help_panel=_USE)(version.version)
 app.command(rich_help_panel=_RUN)(manager.manager)
 app.command(rich_help_panel=_RUN)(serve.serve)

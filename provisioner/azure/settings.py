@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import quote
 
 
 class InvalidSettings(ValueError):
@@ -94,6 +95,20 @@ class AzureSettings:
     def arm(self) -> str:
         """Base URL of the Resource Manager, without a slash at its end."""
         return (self.endpoint or self.cloud.endpoint).rstrip("/")
+
+    @property
+    def subscription_path(self) -> str:
+        """ARM's path of the subscription."""
+        return f"/subscriptions/{quote(self.subscription_id, safe='')}"
+
+    @property
+    def cluster_path(self) -> str:
+        """ARM's path of the cluster."""
+        group, cluster = quote(self.resource_group, safe="()"), quote(self.cluster, safe="")
+        return (
+            f"{self.subscription_path}/resourceGroups/{group}"
+            f"/providers/Microsoft.ContainerService/managedClusters/{cluster}"
+        )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> AzureSettings:

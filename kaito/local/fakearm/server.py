@@ -17,11 +17,12 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from kaito.local.fakearm import account
 from kaito.local.fakearm.answers import ANSWERS, Answer
 from kaito.local.fakearm.faults import Fault, Rules, Throttle, Verb
 from kaito.local.fakearm.identity import Identity
 from kaito.local.fakearm.journal import Exchange, Journal
-from kaito.local.fakearm.pools import OnNode, Operation, Pools
+from kaito.local.fakearm.pools import KUBERNETES, OnNode, Operation, Pools
 
 Json = dict[str, Any]
 _CLUSTER = (
@@ -29,6 +30,7 @@ _CLUSTER = (
     "/managedClusters/{cluster}"
 )
 _OPERATIONS = "/subscriptions/{subscription}/providers/Microsoft.ContainerService/locations/{location}/operations"
+_COMPUTE = "/subscriptions/{subscription}/providers/Microsoft.Compute"
 _OPERATIONS_VERSION = "2017-08-31"  # AKS's operations have an api-version of their own
 
 
@@ -75,6 +77,13 @@ class FakeArm:
         app.router.add_put(_CLUSTER + "/agentPools/{pool}", self._serve("put", self._put))
         app.router.add_delete(_CLUSTER + "/agentPools/{pool}", self._serve("delete", self._delete))
         app.router.add_get(_OPERATIONS + "/{id}", self._serve("poll", self._poll))
+        app.router.add_get(_CLUSTER, self._serve("cluster", self._cluster))
+        app.router.add_get(
+            _CLUSTER + "/providers/Microsoft.Authorization/permissions",
+            self._serve("permissions", self._permissions),
+        )
+        app.router.add_get(_COMPUTE + "/locations/{location}/usages", self._serve("usages", self._usages))
+        app.router.add_get(_COMPUTE + "/skus", self._serve("skus", self._skus))
         app.add_routes(self.identity.routes())
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*self._files)
@@ -161,7 +170,7 @@ class FakeArm:
         asked, pools = request.match_info, self.pools
         if asked["subscription"] != pools.subscription:
             return _refusal(ANSWERS["no-subscription"])
-        if verb == "poll":
+        if "group" not in asked:  # an operation, or one of the compute service's lists
             return None
         if asked["group"].lower() != pools.group.lower():
             return _refusal(ANSWERS["no-group"])
@@ -172,14 +181,31 @@ class FakeArm:
     # ------------------------------------------------------------------ what is asked
 
     async def _list(self, request: web.Request, _: Json) -> web.Response:
-        items = list(self.pools.pools.values())
+        return self._page(request, list(self.pools.pools.values()))
+
+    def _page(self, request: web.Request, items: list[Json]) -> web.Response:
         size = self.rules.page_size or len(items) or 1
         start = int(request.query.get("skip", 0))
         body: Json = {"value": items[start : start + size]}
         if start + size < len(items):
-            # ARM's links carry an api-version of their own making; a client puts its own in.
-            body["nextLink"] = f"{self.url}{self.pools.path()}?api-version=2020-01-01&skip={start + size}"
+            # ARM's links carry an api-version of their own making; a client of agent pools puts its own in.
+            body["nextLink"] = f"{self.url}{request.path}?api-version=2020-01-01&skip={start + size}"
         return web.json_response(body)
+
+    async def _cluster(self, request: web.Request, _: Json) -> web.Response:
+        pools = self.pools
+        return web.json_response(
+            account.cluster(request.path, pools.cluster, pools.location, pools.node_group, KUBERNETES)
+        )
+
+    async def _permissions(self, request: web.Request, _: Json) -> web.Response:
+        return self._page(request, account.permissions(self.rules))
+
+    async def _usages(self, request: web.Request, _: Json) -> web.Response:
+        return self._page(request, account.usages(self.rules))
+
+    async def _skus(self, request: web.Request, _: Json) -> web.Response:
+        return self._page(request, account.skus(self.rules, self.pools.location))
 
     async def _get(self, request: web.Request, _: Json) -> web.Response:
         pool = self.pools.pools.get(request.match_info["pool"])
