@@ -17,6 +17,7 @@ from kaito.commands import (
     audit,
     chat,
     delete,
+    fakeazure,
     get,
     logs,
     manager,
@@ -60,6 +61,7 @@ app.command(rich_help_panel=_RUN)(manager.manager)
 app.command(rich_help_panel=_RUN)(serve.serve)
 app.command(rich_help_panel=_RUN)(node.node)
 app.command(rich_help_panel=_RUN)(apiserver.apiserver)
+app.command(rich_help_panel=_RUN, epilog=fakeazure.EXAMPLES)(fakeazure.fake_azure)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from kaito.local.fakearm.faults import Fault, Rules, Throttle, Verb
 from kaito.local.fakearm.identity import Identity
 from kaito.local.fakearm.journal import Exchange, Journal
 from kaito.local.fakearm.pools import KUBERNETES, OnNode, Operation, Pools
+from kaito.local.fakearm.state import load, save
 
 Json = dict[str, Any]
 _CLUSTER = (
@@ -51,19 +52,24 @@ class FakeArm:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         host: str = "127.0.0.1",
         port: int = 0,
+        plain_port: int = 0,
+        state: Path | None = None,
     ) -> None:
         """Args:
         certificate, key: of the server; the names in it must cover ``host``.
         on_node: called before an operation ends well, with "added" or "deleted" and the Node object.
+        plain_port: of the metadata service and ``/healthz``, over plain HTTP.
+        state: file that keeps pools, operations and tokens over a restart.
         """
         self.rules = rules or Rules()
         self.journal = Journal()
         self.identity = Identity()
         self.pools = Pools(subscription, group, cluster, location, on_node)
+        self._state = state
         self.url = ""
         self.metadata_url = ""  # of the machine's metadata service, which is plain HTTP
         self._files = (certificate, key)
-        self._address = (host, port)
+        self._address = (host, port, plain_port)
         self._now = now
         self._buckets: dict[str, tuple[float, float]] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -84,16 +90,18 @@ class FakeArm:
         )
         app.router.add_get(_COMPUTE + "/locations/{location}/usages", self._serve("usages", self._usages))
         app.router.add_get(_COMPUTE + "/skus", self._serve("skus", self._skus))
+        app.router.add_get("/healthz", _healthy)
         app.add_routes(self.identity.routes())
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*self._files)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        host, port = self._address
+        host, port, plain_port = self._address
         await web.TCPSite(self._runner, host, port, ssl_context=context).start()
-        await web.TCPSite(self._runner, host, 0).start()
+        await web.TCPSite(self._runner, host, plain_port).start()
         (_, secure), (_, plain) = (address[:2] for address in self._runner.addresses)
         self.url, self.metadata_url = f"https://{host}:{secure}", f"http://{host}:{plain}"
+        self._take_up()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -110,6 +118,16 @@ class FakeArm:
         for operation in self.pools.under_way():
             if operation.pool == pool:
                 await self.pools.end(operation)
+
+    def _take_up(self) -> None:
+        """Go on from what the state file says; an operation that was under way starts its time anew."""
+        if self._state is None:
+            return
+        path = self._state
+        load(path, self.pools, self.identity.tokens)
+        self.pools.changed = self.identity.changed = lambda: save(path, self.pools, self.identity.tokens)
+        for operation in self.pools.under_way():
+            self._time(operation, self._seconds(operation))
 
     # ------------------------------------------------------------------ the gateway
 
@@ -253,15 +271,21 @@ class FakeArm:
     def _start(self, verb: str, pool: str, body: Json, sku: str) -> Operation:
         operation = self.pools.start(verb, pool, body, self._now())
         ending: Verb = "create-operation" if verb == "create" else "delete-operation"
-        seconds = self.rules.create_seconds if verb == "create" else self.rules.delete_seconds
+        seconds = self._seconds(operation)
         for fault in self.rules.take(ending, pool, sku):
             operation.error = fault.refusal
             operation.outcome = fault.outcome
             seconds = None if seconds is None else seconds + fault.delay
+        self._time(operation, seconds)
+        return operation
+
+    def _seconds(self, operation: Operation) -> float | None:
+        return self.rules.create_seconds if operation.verb == "create" else self.rules.delete_seconds
+
+    def _time(self, operation: Operation, seconds: float | None) -> None:
         if seconds is not None:
             loop = asyncio.get_running_loop()
             self._timers[operation.id] = loop.call_later(seconds, self._end, operation)
-        return operation
 
     def _end(self, operation: Operation) -> None:
         del self._timers[operation.id]
@@ -309,6 +333,10 @@ class FakeArm:
                 dict(reply.headers),
             )
         )
+
+
+async def _healthy(request: web.Request) -> web.Response:
+    return web.Response(text="ok")
 
 
 def _no_pool() -> web.Response:
