@@ -14,9 +14,11 @@ import typer
 from kaito.commands import (
     apiserver,
     apply,
+    audit,
     chat,
     delete,
     explain,
+    fakeazure,
     get,
     logs,
     manager,
@@ -25,6 +27,7 @@ from kaito.commands import (
     presets,
     serve,
     skus,
+    tune,
     up,
     version,
 )
@@ -55,11 +58,14 @@ app.command(rich_help_panel=_USE, epilog=explain.EXAMPLES)(explain.explain)
 app.command(rich_help_panel=_USE)(chat.chat)
 app.command(rich_help_panel=_USE)(logs.logs)
 app.command(rich_help_panel=_USE)(delete.delete)
+app.command(rich_help_panel=_USE, epilog=audit.EXAMPLES)(audit.audit)
 app.command(rich_help_panel=_USE)(version.version)
 app.command(rich_help_panel=_RUN)(manager.manager)
 app.command(rich_help_panel=_RUN)(serve.serve)
+app.command(rich_help_panel=_RUN, epilog=tune.EXAMPLES)(tune.tune)
 app.command(rich_help_panel=_RUN)(node.node)
 app.command(rich_help_panel=_RUN)(apiserver.apiserver)
+app.command(rich_help_panel=_RUN, epilog=fakeazure.EXAMPLES)(fakeazure.fake_azure)
 
 
 def main() -> None:
