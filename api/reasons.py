@@ -79,6 +79,21 @@ class Reason(StrEnum):
     STARTUP_TAINTS_EXIST = "StartupTaintsExist"  # taints
     RESOURCE_NOT_REGISTERED = "ResourceNotRegistered"  # resource
     MACHINE_INVALID = "MachineInvalid"  # problems
+    # -- what nodes, pods and the engine say of themselves
+    NODE_DISK_PRESSURE = "NodeDiskPressure"  # node, message
+    NODE_MEMORY_PRESSURE = "NodeMemoryPressure"  # node, message
+    POD_STUCK = "PodStuckTerminating"  # pod, seconds
+    POD_TERMINATING = "PodTerminating"  # pod
+    ROLLING_OUT = "RollingOut"  # updated, wanted
+    MODEL_PULLING = "ModelPulling"  # pod, progress
+    MODEL_LOADING = "ModelLoading"  # pod, message
+    ENGINE_FAILED = "EngineFailed"  # pod, message
+    # -- adapters
+    ADAPTERS_READY = "AdaptersLoaded"  # count, pods
+    ADAPTERS_LOADING = "AdaptersLoading"  # pod, adapters
+    ADAPTER_FAILED = "AdapterFailed"  # pod, adapter, message
+    ADAPTERS_OUTDATED = "AdaptersOutdated"  # pod, revision, wanted
+    ADAPTERS_UNKNOWN = "AdaptersUnknown"  # pod, message
 
 
 _SENTENCES: Final[Mapping[Reason, str]] = {
@@ -134,6 +149,19 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.STARTUP_TAINTS_EXIST: "The node still has its start-up taints: {taints}",
     Reason.RESOURCE_NOT_REGISTERED: "The node does not offer {resource} yet",
     Reason.MACHINE_INVALID: "The machine cannot be served: {problems}",
+    Reason.NODE_DISK_PRESSURE: "Node {node} runs out of disk: {message}",
+    Reason.NODE_MEMORY_PRESSURE: "Node {node} runs out of memory: {message}",
+    Reason.POD_STUCK: "Pod {pod} should have ended {seconds} seconds ago and is still there",
+    Reason.POD_TERMINATING: "Pod {pod} is ending",
+    Reason.ROLLING_OUT: "{updated} of {wanted} replicas are of the newest revision",
+    Reason.MODEL_PULLING: "Pod {pod} fetches the model: {progress}",
+    Reason.MODEL_LOADING: "Pod {pod} loads the model into the engine: {message}",
+    Reason.ENGINE_FAILED: "The model server in pod {pod} reports a failure: {message}",
+    Reason.ADAPTERS_READY: "{count} adapters are loaded in {pods} pods",
+    Reason.ADAPTERS_LOADING: "Pod {pod} is at work on {adapters}",
+    Reason.ADAPTER_FAILED: "Pod {pod} cannot load adapter {adapter}: {message}",
+    Reason.ADAPTERS_OUTDATED: "Pod {pod} serves adapters of revision {revision}, and {wanted} is wanted",
+    Reason.ADAPTERS_UNKNOWN: "Pod {pod} does not tell its adapters: {message}",
 }
 
 _NEXT_STEPS: Final[Mapping[Reason, str]] = {
@@ -150,6 +178,13 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.NODE_MISMATCH: "Undo the change, or delete the Machine to have a new one made",
     Reason.KIND_TOGGLED: "Give this one another name, or delete the workspace first",
     Reason.TUNING_NOT_SUPPORTED: "Use an inference workspace for now",
+    Reason.NODE_DISK_PRESSURE: "Free disk on the node, or take an instance type with a larger one",
+    Reason.NODE_MEMORY_PRESSURE: "Move other pods off the node, or take an instance type with more memory",
+    Reason.POD_STUCK: "Look at its node; once that is surely gone, `kubectl delete pod --force` lets go of it",
+    Reason.POD_UNSCHEDULABLE: "Compare the pod's node selector, tolerations and resources with the nodes",
+    Reason.REPLICAS_REFUSED: "Raise the quota that the message names, or correct the template",
+    Reason.ENGINE_FAILED: "`kaito logs` shows its output",
+    Reason.ADAPTER_FAILED: "Correct the adapter's image and its pull secret; the others are served meanwhile",
 }
 
 

@@ -13,6 +13,7 @@ from api import keys
 from api.conditions import INFERENCE_READY, JOB_STARTED, RESOURCE_READY, Status
 from api.reasons import Cause, Reason
 from controllers.workspace.deletion import deletion
+from controllers.workspace.findings import Finding
 from controllers.workspace.inference_status import conflict, inference_finding
 from controllers.workspace.machines import machine_body
 from controllers.workspace.model import (
@@ -27,7 +28,7 @@ from controllers.workspace.model import (
 )
 from controllers.workspace.nodes import Selection, select
 from controllers.workspace.owned import is_applied, with_fingerprint
-from controllers.workspace.resource_status import Finding, resource_findings
+from controllers.workspace.resource_status import resource_findings
 from controllers.workspace.service import service
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of

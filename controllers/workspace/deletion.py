@@ -13,8 +13,8 @@ from datetime import datetime
 from api import keys
 from api.conditions import READY, WORKSPACE_DELETING, Status, conditions_of, find
 from api.reasons import Cause, Reason
+from controllers.workspace.findings import Finding
 from controllers.workspace.model import Action, DeleteMachine, DeleteOwned, Observation, Plan, RemoveFinalizer, Why
-from controllers.workspace.resource_status import Finding
 from controllers.workspace.status import status_of, whole
 from manager.resources import DEPLOYMENTS, SERVICES
 

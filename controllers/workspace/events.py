@@ -18,25 +18,9 @@ from api.conditions import (
     Status,
     find,
 )
-from api.reasons import Reason
+from controllers.workspace.findings import passes
 
 _MILESTONES = (RESOURCE_READY, INFERENCE_READY, WORKSPACE_READY, WORKSPACE_DELETING)
-
-# What only takes time; everything else that blocks is worth a warning.
-_PROGRESS = frozenset(
-    {
-        Reason.CONTAINER_STARTING,
-        Reason.CREATE_MACHINE_PENDING,
-        Reason.DELETING,
-        Reason.MACHINE_CREATING,
-        Reason.MACHINE_DELETING,
-        Reason.MACHINE_NOT_REGISTERED,
-        Reason.NODES_PENDING,
-        Reason.POD_PENDING,
-        Reason.WAITING_FOR_RESOURCE,
-        Reason.WORKLOAD_PENDING,
-    }
-)
 
 
 class Event(NamedTuple):
@@ -58,5 +42,5 @@ def transitions(before: Sequence[Condition], after: Sequence[Condition]) -> Iter
         elif item.type == WORKSPACE_READY:
             # A fault of a node or pod that was fine before is a warning, whatever its name.
             lost = old is not None and old.status == Status.TRUE
-            kind: Literal["Normal", "Warning"] = "Normal" if item.reason in _PROGRESS and not lost else "Warning"
+            kind: Literal["Normal", "Warning"] = "Normal" if passes(item.reason) and not lost else "Warning"
             yield Event(kind, item.reason, item.message)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from api.conditions import INFERENCE_READY, Status
 from api.reasons import Cause, Reason
+from controllers.workspace.findings import Finding
 from controllers.workspace.model import Observation, Why
 from controllers.workspace.pods import diagnose
-from controllers.workspace.resource_status import Finding
 from manager.types import Obj
 
 

@@ -6,10 +6,11 @@ frozen values that the pure decision reads and returns, and that ``act`` carries
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
-from api.reasons import Cause
+from api.reasons import Cause, Fact
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
 from manager.types import Obj, Resource
@@ -17,15 +18,19 @@ from manager.types import Obj, Resource
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """A reason and its text, rendered once: from a ``Cause`` of ours, or copied from another object."""
+    """A reason and its text, rendered once: from a ``Cause`` of ours, or copied from another object.
+
+    ``facts`` are what the text was made of, for whoever makes a command of it; they are no part of what is told.
+    """
 
     reason: str
     message: str
+    facts: Mapping[str, Fact] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, cause: Cause) -> Self:
         """The text of one of our own causes."""
-        return cls(str(cause.reason), cause.render())
+        return cls(str(cause.reason), cause.render(), cause.facts)
 
 
 @dataclass(frozen=True, slots=True)

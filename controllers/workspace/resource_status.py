@@ -7,26 +7,16 @@ reason, so that nobody has to look for the Machine to learn about a missing quot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from api import keys
 from api.conditions import MACHINE_READY, RESOURCE_READY, Status
 from api.reasons import Cause, Reason
 from controllers.nodes import offers
+from controllers.workspace.findings import Finding
 from controllers.workspace.machines import blocking_failure, progress
 from controllers.workspace.model import Observation, Why
 from controllers.workspace.nodes import Selection
 from controllers.workspace.target import Target
 from manager.types import Obj
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One condition without its times."""
-
-    type: str
-    status: str
-    why: Why
 
 
 def unplugged(node: Obj, target: Target) -> Why | None:

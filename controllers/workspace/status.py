@@ -23,8 +23,8 @@ from api.conditions import (
 )
 from api.reasons import Cause, Reason
 from api.v1alpha1 import WorkspaceState
+from controllers.workspace.findings import Finding, blocking
 from controllers.workspace.model import Observation, Why
-from controllers.workspace.resource_status import Finding
 from manager.types import Obj
 
 MAX_MESSAGE = 1024  # characters; the API allows 32768, a terminal does not
@@ -57,8 +57,9 @@ def status_of(
 
 
 def whole(parts: Sequence[Finding], blocked_by: Why | None = None) -> tuple[Finding, ...]:
-    """``WorkspaceReady`` and ``WorkspaceSucceeded``: True when every part is, else the first part that is not."""
-    why = blocked_by or next((part.why for part in parts if part.status != Status.TRUE), None)
+    """``WorkspaceReady`` and ``WorkspaceSucceeded``: True when every part is, else what blocks most urgently."""
+    found = blocking(parts)
+    why = blocked_by or (found.why if found else None)
     if why is None:
         return (
             Finding(WORKSPACE_READY, Status.TRUE, Why.of(Cause(Reason.WORKSPACE_READY))),
