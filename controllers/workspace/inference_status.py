@@ -1,8 +1,8 @@
 """Whether the endpoint of a Workspace answers, and what is in the way.
 
-In: the stored Deployment and its pods. Out: the condition ``InferenceReady`` as a finding. Pure. A Deployment
-counts only when its controller has seen the current generation and all replicas of it are ready; readiness
-that was reached once and lost is lost.
+In: the stored Deployment or StatefulSet and its pods. Out: the condition ``InferenceReady`` as a finding. Pure. A
+Deployment counts only when its controller has seen the current generation and all replicas of it are ready;
+readiness that was reached once and lost is lost.
 """
 
 from __future__ import annotations
@@ -20,22 +20,12 @@ def inference_finding(obs: Observation) -> Finding:
     failed = next((item.why for item in obs.failures if item.condition == INFERENCE_READY), None)
     if failed is not None:
         return Finding(INFERENCE_READY, Status.FALSE, failed)
-    if foreign := conflict(obs):
-        return Finding(INFERENCE_READY, Status.FALSE, Why.of(foreign))
-    if obs.deployment is None:
+    if obs.workload is None:
         return Finding(INFERENCE_READY, Status.FALSE, Why.of(Cause(Reason.WAITING_FOR_RESOURCE)))
-    if is_ready(obs.deployment):
+    if is_ready(obs.workload):
         return Finding(INFERENCE_READY, Status.TRUE, Why.of(Cause(Reason.INFERENCE_SUCCESS)))
-    cause = diagnose(obs.pods) or _refused(obs.deployment) or _pending(obs.deployment)
+    cause = diagnose(obs.pods) or _refused(obs.workload) or _pending(obs.workload)
     return Finding(INFERENCE_READY, Status.FALSE, Why.of(cause))
-
-
-def conflict(obs: Observation) -> Cause | None:
-    """An object of the needed name that belongs to somebody else; it is never taken over."""
-    for kind, stored in (("Deployment", obs.deployment), ("Service", obs.service)):
-        if stored is not None and not obs.owns(stored):
-            return Cause(Reason.WORKLOAD_CONFLICT, {"kind": kind, "name": obs.name})
-    return None
 
 
 def is_ready(deployment: Obj) -> bool:

@@ -1,7 +1,7 @@
 """The vocabulary of the Workspace controller: what is observed, what may be done, why something is not so.
 
-In: objects from the cache (plain dicts, shared and read-only) with one typed view of the Workspace. Out:
-frozen values that the pure decision reads and returns, and that ``act`` carries out. Nothing here does I/O.
+In: objects from the cache (plain dicts, shared and read-only) with one typed view of the Workspace. Out: frozen
+values that the pure decision reads and returns, and that ``act`` carries out. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Self
 from api.reasons import Cause, Fact
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
+from controllers.workspace.children import Children, Claim, claim
 from manager.types import Obj, Resource
 
 
@@ -56,6 +57,7 @@ class Observation:
         registry: where preset images are.
         switches: what is admitted; the webhook's.
         failures: what could not be done in this reconcile; the status is decided anew with them.
+        children: the objects of this Workspace beside its Deployment and Service.
     """
 
     obj: Obj
@@ -70,6 +72,12 @@ class Observation:
     registry: str = ""
     switches: Switches = DEFAULT
     failures: tuple[Failure, ...] = ()
+    children: Children = field(default_factory=Children)
+
+    @property
+    def workload(self) -> Obj | None:
+        """The Deployment or StatefulSet that this Workspace controls; None where it has none yet."""
+        return next((obj for obj in (self.children.statefulset, self.deployment) if self.owns(obj)), None)
 
     @property
     def name(self) -> str:
@@ -89,8 +97,7 @@ class Observation:
 
     def owns(self, obj: Obj | None) -> bool:
         """Whether this very Workspace controls that object."""
-        owners = (obj or {}).get("metadata", {}).get("ownerReferences") or []
-        return any(owner.get("controller") and owner.get("uid") == self.uid for owner in owners)
+        return claim(self.name, self.uid, obj) is Claim.OURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +143,38 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class DeleteOwned:
-    """Delete one object that this Workspace controls."""
+    """Delete one object that this Workspace, or an earlier one of its name, controls.
+
+    ``name``: when empty the Workspace's.
+    """
 
     resource: Resource
     uid: str
+    name: str = ""
 
 
-Action = AddFinalizer | RemoveFinalizer | CreateMachine | DeleteMachine | LabelNode | Apply | DeleteOwned
+@dataclass(frozen=True, slots=True)
+class Annotate:
+    """Merge annotations into the Workspace or into an object of its namespace, and change nothing else."""
+
+    resource: Resource
+    name: str
+    annotations: tuple[tuple[str, str], ...]
+
+
+Action = (
+    AddFinalizer | RemoveFinalizer | CreateMachine | DeleteMachine | LabelNode | Apply | DeleteOwned | Annotate
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one reconcile does: the actions in order, then the status."""
+    """What one reconcile does: the actions in order, then the status.
+
+    ``outdated``: this operator would make other pods than those that run, and nobody has asked for that yet.
+    """
 
     actions: tuple[Action, ...]
     status: Obj
     requeue_after: float | None = None
+    outdated: bool = False

@@ -1,9 +1,10 @@
 """The Workspace controller's loop: observe, decide, act, once for each key.
 
-In: the key of a Workspace. Out: Machines, node labels, the Service and the Deployment, and the status when it
-changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a change of
-an object that is watched. All that is remembered between two reconciles is what the API server answered to the
-last write, until the cache shows it, so that a lagging cache makes neither a second write nor a second event.
+In: the key of a Workspace. Out: Machines, node labels, the workload with all that belongs to it, and the status
+when it changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a
+change of an object that is watched. All that is remembered between two reconciles is what the API server answered
+to the last write, until the cache shows it, so that a lagging cache makes neither a second write nor a second
+event.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from controllers.workspace.events import transitions
 from controllers.workspace.model import (
     Action,
     AddFinalizer,
+    Annotate,
     Apply,
     CreateMachine,
     DeleteMachine,
@@ -35,6 +37,7 @@ from controllers.workspace.model import (
 )
 from controllers.workspace.observe import Stores, observe
 from controllers.workspace.status import is_written
+from controllers.workspace.upgrade import RETRY, UpgradeGate
 from manager.client import Client
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
 from manager.events import EventRecorder
@@ -59,7 +62,9 @@ class WorkspaceReconciler:
     clock: Callable[[], datetime]
     registry: str
     own: OwnWrites
+    gate: UpgradeGate
     switches: Switches = DEFAULT
+    operator: str = ""
 
     async def reconcile(self, request: Request) -> Result:
         """Move one Workspace one step nearer to serving, or to being gone.
@@ -70,10 +75,15 @@ class WorkspaceReconciler:
         cached = self.stores.workspaces.get(request.name, request.namespace)
         if cached is None:
             self.own.forget(str(request))
+            self.gate.forget(str(request))
             return Result()
         obj = self.own.newest(str(request), cached)
-        obs = await observe(self.client, self.stores, obj, self.registry, self.switches)
+        obs = await observe(self.client, self.stores, obj, self.registry, self.switches, self.operator)
         plan = decide(obs, self.clock())
+        self.gate.settle(str(request), obs, outdated=plan.outdated)
+        if plan.outdated and self.gate.enter(str(request)):
+            obs = replace(obs, children=replace(obs.children, upgrade=True))
+            plan = decide(obs, self.clock())
         refused: list[tuple[Failure, ApiError]] = []
         for action in plan.actions:
             try:
@@ -90,7 +100,8 @@ class WorkspaceReconciler:
         await self._write_status(obs, status)
         if refused:
             raise refused[0][1]
-        return Result(requeue_after=plan.requeue_after)
+        waits = RETRY if plan.outdated and self.gate.enabled else None
+        return Result(requeue_after=plan.requeue_after or waits)
 
     async def _carry_out(self, obs: Observation, action: Action) -> None:
         match action:
@@ -108,8 +119,11 @@ class WorkspaceReconciler:
             case DeleteMachine(name, uid):
                 log.info("deleting machine=%s workspace=%s/%s", name, obs.namespace, obs.name)
                 await self._delete(MACHINES, name, None, uid)
-            case DeleteOwned(resource, uid):
-                await self._delete(resource, obs.name, obs.namespace, uid)
+            case DeleteOwned(resource, uid, name):
+                await self._delete(resource, name or obs.name, obs.namespace, uid)
+            case Annotate(resource, name, annotations):
+                body = {"metadata": {"annotations": dict(annotations)}}
+                await self.client.patch(resource, name, body, namespace=obs.namespace)
 
     async def _create_machine(self, obs: Observation, body: Obj) -> None:
         name = body["metadata"]["name"]

@@ -10,10 +10,12 @@ from controllers.settings import WorkspaceSettings
 from controllers.workspace.observe import BY_WORKSPACE, Stores
 from controllers.workspace.reconciler import WorkspaceReconciler
 from controllers.workspace.target import selector_labels
+from controllers.workspace.upgrade import UpgradeGate
+from controllers.workspace.watch_children import requests_of, watch_children
 from manager.builder import ControllerBuilder
 from manager.manager import Manager
 from manager.ownwrites import OwnWrites
-from manager.resources import DEPLOYMENTS, NODES, PODS, SERVICES
+from manager.resources import DEPLOYMENTS, NODES, SERVICES
 from manager.store import Store
 from manager.types import Obj, Request
 
@@ -21,21 +23,22 @@ from manager.types import Obj, Request
 def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     """Add the controller that turns Workspaces into Machines and workloads."""
     cache = mgr.cache
+    builder = ControllerBuilder(mgr, "workspace").for_(WORKSPACES)
+    builder.owns(DEPLOYMENTS).owns(SERVICES)
+    children = watch_children(mgr, builder)
     stores = Stores(
         workspaces=cache.informer(WORKSPACES).store,
         nodes=cache.informer(NODES).store,
         deployments=cache.informer(DEPLOYMENTS).store,
         services=cache.informer(SERVICES).store,
-        pods=cache.informer(PODS).store,
+        pods=children.pods,
         machines=cache.informer(MACHINES).store if settings.machine_api else None,
+        children=children,
     )
-    stores.pods.add_index(BY_WORKSPACE, _of_pod)
-    builder = ControllerBuilder(mgr, "workspace").for_(WORKSPACES)
-    builder.owns(DEPLOYMENTS).owns(SERVICES)
-    builder.watches(PODS, _requests(_of_pod)).watches(NODES, _workspaces_of(stores.workspaces))
+    builder.watches(NODES, _workspaces_of(stores.workspaces))
     if stores.machines is not None:
         stores.machines.add_index(BY_WORKSPACE, _of_machine)
-        builder.watches(MACHINES, _requests(_of_machine))
+        builder.watches(MACHINES, requests_of(_of_machine))
     reconciler = WorkspaceReconciler(
         client=mgr.live,
         stores=stores,
@@ -44,6 +47,12 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         registry=settings.registry,
         own=OwnWrites(lambda: stores.workspaces.resource_version),
         switches=settings.switches,
+        operator=settings.version,
+        gate=UpgradeGate(
+            settings.upgrade_workloads,
+            settings.version,
+            lambda: (*stores.deployments.list(), *children.statefulsets.list()),
+        ),
     )
     builder.options(max_concurrent=settings.max_concurrent).build(reconciler)
 
@@ -66,17 +75,3 @@ def _of_machine(machine: Obj) -> Iterable[str]:
     labels = machine["metadata"].get("labels") or {}
     name, namespace = labels.get(keys.WORKSPACE_LABEL), labels.get(keys.WORKSPACE_NAMESPACE_LABEL)
     return [f"{namespace}/{name}"] if name and namespace else []
-
-
-def _of_pod(pod: Obj) -> Iterable[str]:
-    name = (pod["metadata"].get("labels") or {}).get(keys.WORKSPACE_LABEL)
-    return [f"{pod['metadata']['namespace']}/{name}"] if name else []
-
-
-def _requests(keys_of: Callable[[Obj], Iterable[str]]) -> Callable[[Obj], Iterable[Request]]:
-    def requests(obj: Obj) -> Iterable[Request]:
-        for key in keys_of(obj):
-            namespace, _, name = key.partition("/")
-            yield Request(namespace, name)
-
-    return requests

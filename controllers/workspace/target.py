@@ -62,7 +62,7 @@ def target_of(obs: Observation) -> Target | Cause:
     if workspace is None:
         return Cause(Reason.INVALID_SPEC, {"problems": obs.problem})
     inference = workspace.inference
-    if workspace.tuning is not None and inference is None and obs.owns(obs.deployment):
+    if workspace.tuning is not None and inference is None and obs.workload is not None:
         # With a webhook this edit is refused; without one, what runs must not be torn down by it.
         return Cause(Reason.KIND_TOGGLED, {"field": "inference"})
     name = workspace.preset.name if workspace.preset else ""
@@ -119,8 +119,6 @@ def _not_yet(inference: InferenceSpec, preset: Preset | None, count: int) -> Cau
         if _PLACEHOLDER in image:
             where = f"inference.adapters[{index}].source.image"
             return Cause(Reason.PLACEHOLDER_IN_SPEC, {"field": where, "value": image})
-    if inference.adapters:
-        return Cause(Reason.ADAPTERS_NOT_SUPPORTED)
     if preset is not None and preset.distributed and (count > 1 or (preset.world_size or 1) > 1):
         return Cause(Reason.DISTRIBUTED_NOT_SUPPORTED, {"preset": preset.name})
     return None
