@@ -26,7 +26,7 @@ from controllers.workspace.model import (
     Why,
 )
 from controllers.workspace.nodes import Selection, select
-from controllers.workspace.resource_status import resource_findings
+from controllers.workspace.resource_status import look_again, resource_findings
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
 from controllers.workspace.workload.steps import workload_steps
@@ -39,11 +39,11 @@ def decide(obs: Observation, now: datetime) -> Plan:
     held = keys.WORKSPACE_FINALIZER in (obs.obj["metadata"].get("finalizers") or [])
     # First of all: a Machine of a Workspace without a finalizer can be left behind.
     first: tuple[Action, ...] = () if held else (AddFinalizer(),)
-    target = target_of(obs)
+    target = target_of(obs, now)
     if isinstance(target, Cause):
         return Plan(actions=first, status=_refused_status(obs, target, now))
-    selection = select(obs, target)
-    resource = resource_findings(obs, target, selection)
+    selection = select(obs, target, now)
+    resource = resource_findings(obs, target, selection, now)
     resource_ready = resource[-1].status == Status.TRUE
     workload = workload_steps(obs, target, nodes_ready=resource_ready)
     parts = (*resource, inference_finding(workload.told(obs)))
@@ -53,7 +53,8 @@ def decide(obs: Observation, now: datetime) -> Plan:
         *workload.actions,
     )
     status = status_of(obs, (*parts, *whole(parts[1:])), now, nodes=selection.nodes, count=target.count)
-    return Plan(actions, status, workload.retry, workload.outdated)
+    retry = workload.retry or look_again(obs, target, selection, now)
+    return Plan(actions, status, retry, workload.outdated)
 
 
 def _node_actions(obs: Observation, target: Target, selection: Selection) -> tuple[Action, ...]:
