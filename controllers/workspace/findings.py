@@ -41,11 +41,12 @@ _YOURS: Final = (
     Reason.PLACEHOLDER_IN_SPEC,
     Reason.KIND_TOGGLED,
     Reason.TUNING_NOT_SUPPORTED,
-    Reason.ADAPTERS_NOT_SUPPORTED,
     Reason.DISTRIBUTED_NOT_SUPPORTED,
     Reason.INSTANCE_TYPE_NEEDED,
     Reason.MACHINE_API_MISSING,
     Reason.WORKLOAD_CONFLICT,
+    Reason.CONFIG_MISSING,
+    Reason.CONFIG_INVALID,
     Reason.MACHINE_CREATION_FAILED,
     Reason.RECONCILE_FAILED,
     "",  # where the refusals of clouds stand
@@ -61,6 +62,7 @@ _YOURS: Final = (
     Reason.REPLICAS_REFUSED,
 )
 _HEALING: Final[dict[str, Turn]] = {  # broken now; somebody else is at work on it
+    Reason.DELETION_STUCK: Turn.KUBERNETES,
     "CapacityUnavailable": Turn.CLOUD,
     "Throttled": Turn.CLOUD,
     "OperationInProgress": Turn.CLOUD,
@@ -74,6 +76,7 @@ _HEALING: Final[dict[str, Turn]] = {  # broken now; somebody else is at work on 
 }
 _WAITING: Final[dict[str, Turn]] = {  # only takes time
     Reason.DELETING: Turn.OPERATOR,
+    Reason.LEFTOVER: Turn.KUBERNETES,
     Reason.MACHINE_DELETING: Turn.OPERATOR,
     Reason.CREATE_MACHINE_PENDING: Turn.OPERATOR,
     Reason.MACHINE_CREATING: Turn.CLOUD,

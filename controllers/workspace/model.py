@@ -1,7 +1,7 @@
 """The vocabulary of the Workspace controller: what is observed, what may be done, why something is not so.
 
-In: objects from the cache (plain dicts, shared and read-only) with one typed view of the Workspace. Out:
-frozen values that the pure decision reads and returns, and that ``act`` carries out. Nothing here does I/O.
+In: objects from the cache (plain dicts, shared and read-only) with one typed view of the Workspace. Out: frozen
+values that the pure decision reads and returns, and that ``act`` carries out. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from api.progress import LoadProgress
 from api.reasons import Cause, Fact
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
+from controllers.workspace.children import Children, Claim, claim
 from manager.types import Obj, Resource
 
 
@@ -97,9 +98,9 @@ class Observation:
         registry: where preset images are.
         switches: what is admitted; the webhook's.
         failures: what could not be done in this reconcile; the status is decided anew with them.
-        adapters: the ConfigMap with the adapters that are wanted; None where there is none.
         reports: what the pods said of themselves, by pod name; a pod that was not asked yet is absent.
         past: how long others of this kind took, by stage.
+        children: the objects of this Workspace beside its Deployment and Service.
     """
 
     obj: Obj
@@ -114,9 +115,14 @@ class Observation:
     registry: str = ""
     switches: Switches = DEFAULT
     failures: tuple[Failure, ...] = ()
-    adapters: Obj | None = None
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     past: Past = field(default_factory=dict)
+    children: Children = field(default_factory=Children)
+
+    @property
+    def workload(self) -> Obj | None:
+        """The Deployment or StatefulSet that this Workspace controls; None where it has none yet."""
+        return next((obj for obj in (self.children.statefulset, self.deployment) if self.owns(obj)), None)
 
     @property
     def name(self) -> str:
@@ -136,8 +142,7 @@ class Observation:
 
     def owns(self, obj: Obj | None) -> bool:
         """Whether this very Workspace controls that object."""
-        owners = (obj or {}).get("metadata", {}).get("ownerReferences") or []
-        return any(owner.get("controller") and owner.get("uid") == self.uid for owner in owners)
+        return claim(self.name, self.uid, obj) is Claim.OURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,24 +188,41 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class DeleteOwned:
-    """Delete one object that this Workspace controls."""
+    """Delete one object that this Workspace, or an earlier one of its name, controls.
+
+    ``name``: when empty the Workspace's.
+    """
 
     resource: Resource
     uid: str
+    name: str = ""
 
 
-Action = AddFinalizer | RemoveFinalizer | CreateMachine | DeleteMachine | LabelNode | Apply | DeleteOwned
+@dataclass(frozen=True, slots=True)
+class Annotate:
+    """Merge annotations into the Workspace or into an object of its namespace, and change nothing else."""
+
+    resource: Resource
+    name: str
+    annotations: tuple[tuple[str, str], ...]
+
+
+Action = (
+    AddFinalizer | RemoveFinalizer | CreateMachine | DeleteMachine | LabelNode | Apply | DeleteOwned | Annotate
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one reconcile does: the actions in order, then the status. ``ask``: pods whose own word is wanted.
+    """What one reconcile does: the actions in order, then the status.
 
-    ``findings`` are what the status was made of, for whoever explains it.
+    ``outdated``: this operator would make other pods than those that run, and nobody has asked for that yet.
+    ``ask``: pods whose own word is wanted. ``findings``: what the status was made of, for whoever explains it.
     """
 
     actions: tuple[Action, ...]
     status: Obj
     requeue_after: float | None = None
+    outdated: bool = False
     ask: tuple[Obj, ...] = ()
     findings: tuple[Finding, ...] = ()

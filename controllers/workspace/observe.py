@@ -1,8 +1,8 @@
 """The world around one Workspace, gathered from the cache.
 
-In: a Workspace and the stores. Out: an :class:`Observation`. Everything comes from the cache except the
-Machines of a Workspace that is being deleted: these are listed live, because a Machine that was created a
-moment ago and is not in the cache yet would be left behind when the finalizer falls.
+In: a Workspace and the stores. Out: an :class:`Observation`. Everything comes from the cache except the Machines
+of a Workspace that is being deleted: these are listed live, because a Machine that was created a moment ago and is
+not in the cache yet would be left behind when the finalizer falls.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
 from controllers.resources import MACHINES
 from controllers.workspace.model import Observation
+from controllers.workspace.observe_children import BY_WORKSPACE as BY_WORKSPACE
+from controllers.workspace.observe_children import ChildStores, observe_children
 from controllers.workspace.target import owner_labels, selector_labels
 from manager.client import Client
 from manager.errors import NotFound
 from manager.selectors import selector_from
 from manager.store import Store
 from manager.types import Obj
-
-BY_WORKSPACE = "workspace"  # index on Machines and pods: "namespace/name" of the Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,11 @@ class Stores:
     services: Store
     pods: Store
     machines: Store | None
+    children: ChildStores
 
 
 async def observe(
-    client: Client, stores: Stores, obj: Obj, registry: str, switches: Switches = DEFAULT
+    client: Client, stores: Stores, obj: Obj, registry: str, switches: Switches = DEFAULT, operator: str = ""
 ) -> Observation:
     """All that a decision about this Workspace rests on."""
     name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
@@ -60,6 +61,7 @@ async def observe(
         machine_api=stores.machines is not None,
         registry=registry,
         switches=switches,
+        children=await observe_children(client, stores.children, obj, workspace, matching, operator),
     )
 
 

@@ -1,10 +1,10 @@
 """The Workspace controller's loop: observe, decide, act, once for each key.
 
-In: the key of a Workspace. Out: Machines, node labels, the Service and the Deployment, and the status when it
-changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a change of
-an object that is watched, or in a pod's answer. All that is remembered between two reconciles is what the server
-answered to the last write, until the cache shows it, so that a lagging cache makes neither a second write nor a
-second event; what pods said last; and how long such stages took, for estimates.
+In: the key of a Workspace. Out: Machines, node labels, the workload with all that belongs to it, and the status
+when it changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a
+change of an object that is watched, or in a pod's answer. All that is remembered between two reconciles is what
+the API server answered to the last write, until the cache shows it, so that a lagging cache makes neither a second
+write nor a second event; what pods said last; and how long such stages took, for estimates.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from controllers.workspace.history import History
 from controllers.workspace.model import (
     Action,
     AddFinalizer,
+    Annotate,
     Apply,
     CreateMachine,
     DeleteMachine,
@@ -39,6 +40,7 @@ from controllers.workspace.observe import Stores, observe
 from controllers.workspace.podreader import Reports
 from controllers.workspace.stages import completed, kind_of
 from controllers.workspace.status import is_written
+from controllers.workspace.upgrade import RETRY, UpgradeGate
 from manager.client import Client
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
 from manager.events import EventRecorder
@@ -63,7 +65,9 @@ class WorkspaceReconciler:
     clock: Callable[[], datetime]
     registry: str
     own: OwnWrites
+    gate: UpgradeGate
     switches: Switches = DEFAULT
+    operator: str = ""
     reports: Reports | None = None
     history: History = field(default_factory=History)
 
@@ -76,15 +80,20 @@ class WorkspaceReconciler:
         cached = self.stores.workspaces.get(request.name, request.namespace)
         if cached is None:
             self.own.forget(str(request))
+            self.gate.forget(str(request))
             if self.reports is not None:
                 self.reports.forget(request)
             return Result()
         obj = self.own.newest(str(request), cached)
-        obs = await observe(self.client, self.stores, obj, self.registry, self.switches)
+        obs = await observe(self.client, self.stores, obj, self.registry, self.switches, self.operator)
         obs = self._remembering(request, obs)
         plan = decide(obs, self.clock())
         if self.reports is not None:
             self.reports.ask(request, plan.ask)
+        self.gate.settle(str(request), obs, outdated=plan.outdated)
+        if plan.outdated and self.gate.enter(str(request)):
+            obs = replace(obs, children=replace(obs.children, upgrade=True))
+            plan = decide(obs, self.clock())
         refused: list[tuple[Failure, ApiError]] = []
         for action in plan.actions:
             try:
@@ -101,7 +110,8 @@ class WorkspaceReconciler:
         await self._write_status(obs, status)
         if refused:
             raise refused[0][1]
-        return Result(requeue_after=plan.requeue_after)
+        waits = RETRY if plan.outdated and self.gate.enabled else None
+        return Result(requeue_after=plan.requeue_after or waits)
 
     def _remembering(self, request: Request, obs: Observation) -> Observation:
         """The observation with what pods have said and what such Workspaces took before."""
@@ -126,8 +136,11 @@ class WorkspaceReconciler:
             case DeleteMachine(name, uid):
                 log.info("deleting machine=%s workspace=%s/%s", name, obs.namespace, obs.name)
                 await self._delete(MACHINES, name, None, uid)
-            case DeleteOwned(resource, uid):
-                await self._delete(resource, obs.name, obs.namespace, uid)
+            case DeleteOwned(resource, uid, name):
+                await self._delete(resource, name or obs.name, obs.namespace, uid)
+            case Annotate(resource, name, annotations):
+                body = {"metadata": {"annotations": dict(annotations)}}
+                await self.client.patch(resource, name, body, namespace=obs.namespace)
 
     async def _create_machine(self, obs: Observation, body: Obj) -> None:
         name = body["metadata"]["name"]

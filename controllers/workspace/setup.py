@@ -11,28 +11,41 @@ from controllers.workspace.observe import BY_WORKSPACE, Stores
 from controllers.workspace.podreader import HttpPodReader, Reports
 from controllers.workspace.reconciler import WorkspaceReconciler
 from controllers.workspace.target import selector_labels
+from controllers.workspace.upgrade import UpgradeGate
+from controllers.workspace.watch_children import requests_of, watch_children
 from manager.builder import ControllerBuilder
 from manager.channel import Channel, ChannelSource
 from manager.handlers import enqueue_self
 from manager.manager import Manager
 from manager.ownwrites import OwnWrites
-from manager.resources import DEPLOYMENTS, NODES, PODS, SERVICES
+from manager.resources import DEPLOYMENTS, NODES, SERVICES
 from manager.store import Store
-from manager.types import Obj, Request, Resource
+from manager.types import Obj, Request
 
 
 def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     """Add the controller that turns Workspaces into Machines and workloads."""
-    stores = stores_of(lambda resource: mgr.cache.informer(resource).store, settings)
+    cache = mgr.cache
     heard, reader = Channel(), settings.pod_reader or HttpPodReader()
     reports = Reports(reader, lambda request: heard.send(_object_of(request)))
     mgr.add(reports.run, name="pod-reader")
     builder = ControllerBuilder(mgr, "workspace").for_(WORKSPACES)
     builder.owns(DEPLOYMENTS).owns(SERVICES)
     builder.watches_raw_source(ChannelSource(heard, enqueue_self))
-    builder.watches(PODS, _requests(_of_pod)).watches(NODES, _workspaces_of(stores.workspaces))
+    children = watch_children(mgr, builder)
+    stores = Stores(
+        workspaces=cache.informer(WORKSPACES).store,
+        nodes=cache.informer(NODES).store,
+        deployments=cache.informer(DEPLOYMENTS).store,
+        services=cache.informer(SERVICES).store,
+        pods=children.pods,
+        machines=cache.informer(MACHINES).store if settings.machine_api else None,
+        children=children,
+    )
+    builder.watches(NODES, _workspaces_of(stores.workspaces))
     if stores.machines is not None:
-        builder.watches(MACHINES, _requests(_of_machine))
+        stores.machines.add_index(BY_WORKSPACE, of_machine)
+        builder.watches(MACHINES, requests_of(of_machine))
     reconciler = WorkspaceReconciler(
         client=mgr.live,
         stores=stores,
@@ -41,25 +54,15 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         registry=settings.registry,
         own=OwnWrites(lambda: stores.workspaces.resource_version),
         switches=settings.switches,
+        operator=settings.version,
+        gate=UpgradeGate(
+            settings.upgrade_workloads,
+            settings.version,
+            lambda: (*stores.deployments.list(), *children.statefulsets.list()),
+        ),
         reports=reports,
     )
     builder.options(max_concurrent=settings.max_concurrent).build(reconciler)
-
-
-def stores_of(store: Callable[[Resource], Store], settings: WorkspaceSettings) -> Stores:
-    """The stores that are observed, from whatever gives the store of a kind, with their indexes."""
-    stores = Stores(
-        workspaces=store(WORKSPACES),
-        nodes=store(NODES),
-        deployments=store(DEPLOYMENTS),
-        services=store(SERVICES),
-        pods=store(PODS),
-        machines=store(MACHINES) if settings.machine_api else None,
-    )
-    stores.pods.add_index(BY_WORKSPACE, _of_pod)
-    if stores.machines is not None:
-        stores.machines.add_index(BY_WORKSPACE, _of_machine)
-    return stores
 
 
 def _workspaces_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
@@ -80,21 +83,8 @@ def _object_of(request: Request) -> Obj:
     return {"metadata": {"namespace": request.namespace, "name": request.name}}
 
 
-def _of_machine(machine: Obj) -> Iterable[str]:
+def of_machine(machine: Obj) -> Iterable[str]:
+    """The Workspace that a Machine is for, as "namespace/name"."""
     labels = machine["metadata"].get("labels") or {}
     name, namespace = labels.get(keys.WORKSPACE_LABEL), labels.get(keys.WORKSPACE_NAMESPACE_LABEL)
     return [f"{namespace}/{name}"] if name and namespace else []
-
-
-def _of_pod(pod: Obj) -> Iterable[str]:
-    name = (pod["metadata"].get("labels") or {}).get(keys.WORKSPACE_LABEL)
-    return [f"{pod['metadata']['namespace']}/{name}"] if name else []
-
-
-def _requests(keys_of: Callable[[Obj], Iterable[str]]) -> Callable[[Obj], Iterable[Request]]:
-    def requests(obj: Obj) -> Iterable[Request]:
-        for key in keys_of(obj):
-            namespace, _, name = key.partition("/")
-            yield Request(namespace, name)
-
-    return requests

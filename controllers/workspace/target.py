@@ -15,7 +15,9 @@ from api.errors import UnknownPreset
 from api.reasons import Cause, Reason
 from api.v1alpha1 import InferenceSpec, Workspace
 from api.validation import World, judge, shortened
+from controllers.workspace.layout import Layout
 from controllers.workspace.model import Observation
+from manager.types import Obj
 
 _PLACEHOLDER = "_HERE"  # the samples mark what a user must fill in with such a word
 
@@ -27,8 +29,9 @@ class Target:
     Attributes:
         labels: the label selector as a plain map.
         instance_type: None when only nodes that exist are to be used.
-        gpus: GPUs for each pod; 0 for a template, whose author asks for them himself.
         needs_gpu_nodes: a chosen node must show GPUs.
+        layout: nodes, GPUs and parallelism; the workload is built from it.
+        tolerations: what its pods must tolerate beyond what every pod of ours does.
     """
 
     workspace: Workspace
@@ -36,11 +39,21 @@ class Target:
     preset: Preset | None
     template: dict[str, Any] | None
     labels: dict[str, str]
-    count: int
     instance_type: str | None
-    gpus: int
     needs_gpu_nodes: bool
+    layout: Layout
     image: str = ""
+    tolerations: tuple[Obj, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Nodes, and pods."""
+        return self.layout.nodes
+
+    @property
+    def gpus(self) -> int:
+        """GPUs for each pod; 0 for a template."""
+        return self.layout.gpus_per_node
 
 
 def target_of(obs: Observation) -> Target | Cause:
@@ -49,7 +62,7 @@ def target_of(obs: Observation) -> Target | Cause:
     if workspace is None:
         return Cause(Reason.INVALID_SPEC, {"problems": obs.problem})
     inference = workspace.inference
-    if workspace.tuning is not None and inference is None and obs.owns(obs.deployment):
+    if workspace.tuning is not None and inference is None and obs.workload is not None:
         # With a webhook this edit is refused; without one, what runs must not be torn down by it.
         return Cause(Reason.KIND_TOGGLED, {"field": "inference"})
     name = workspace.preset.name if workspace.preset else ""
@@ -89,10 +102,13 @@ def _target(
         preset=preset,
         template=inference.template,
         labels=labels,
-        count=resource.count or 1,
         instance_type=known.instance_type if known else resource.instance_type,  # nodes bear the cloud's spelling
-        gpus=preset.gpu_count if preset else 0,
         needs_gpu_nodes=gpu_nodes,
+        layout=Layout(
+            nodes=resource.count or 1,
+            gpus_per_node=preset.gpu_count if preset else 0,
+            tensor_parallel=preset.gpu_count if preset else 1,
+        ),
         image=image,
     )
 
@@ -103,8 +119,6 @@ def _not_yet(inference: InferenceSpec, preset: Preset | None, count: int) -> Cau
         if _PLACEHOLDER in image:
             where = f"inference.adapters[{index}].source.image"
             return Cause(Reason.PLACEHOLDER_IN_SPEC, {"field": where, "value": image})
-    if inference.adapters:
-        return Cause(Reason.ADAPTERS_NOT_SUPPORTED)
     if preset is not None and preset.distributed and (count > 1 or (preset.world_size or 1) > 1):
         return Cause(Reason.DISTRIBUTED_NOT_SUPPORTED, {"preset": preset.name})
     return None

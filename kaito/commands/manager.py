@@ -71,6 +71,13 @@ def manager(
     admission_rules: Annotated[
         str, typer.Option(help="What is admitted: an era (v0.3, v0.12), and NAME=VALUE of docs/admission.md.")
     ] = "",
+    upgrade_workloads: Annotated[
+        bool,
+        typer.Option(
+            help="Roll out what this release renders differently, one Workspace at a time. Else running pods "
+            'stay until their Workspace is edited or annotated kaito.sh/upgrade: "true".'
+        ),
+    ] = False,
     debug_bind: Annotated[
         str, typer.Option(help="Loopback host:port of /debug (tasks, memory, profile); 0 turns it off.")
     ] = "0",
@@ -129,7 +136,12 @@ def manager(
         stop = _stop_on_signals()
         machine_api = await _await_crds(config, stop)
         if "workspace" in chosen:
-            settings = WorkspaceSettings(registry=preset_registry, machine_api=machine_api, switches=switches)
+            settings = WorkspaceSettings(
+                registry=preset_registry,
+                machine_api=machine_api,
+                switches=switches,
+                upgrade_workloads=upgrade_workloads,
+            )
             add_workspace_controller(mgr, settings)
         if webhook_bind != "0":
             serve_webhooks(
