@@ -38,6 +38,7 @@ NODECLAIM_READY: Final = "NodeClaimReady"  # instead of it, where NodeClaims are
 RESOURCE_READY: Final = "ResourceReady"
 INFERENCE_READY: Final = "InferenceReady"
 JOB_STARTED: Final = "JobStarted"
+ADAPTERS_READY: Final = "AdaptersReady"
 WORKSPACE_READY: Final = "WorkspaceReady"
 WORKSPACE_SUCCEEDED: Final = "WorkspaceSucceeded"
 WORKSPACE_DELETING: Final = "WorkspaceDeleting"

@@ -33,7 +33,7 @@ class Reason(StrEnum):
     MACHINE_LAUNCH_FAILED = "MachineLaunchFailed"  # machine, instance_type, error (the cloud's, verbatim)
     MACHINE_NOT_REGISTERED = "MachineNotRegistered"  # machine
     MACHINE_API_MISSING = "MachineApiMissing"
-    NODE_NOT_READY = "NodeNotReady"  # node
+    NODE_NOT_READY = "NodeNotReady"  # node, message
     GPU_NOT_VISIBLE = "GpuNotVisible"  # node, resource, wait
     NODES_READY = "NodesReady"  # nodes
     # -- the workload
@@ -76,6 +76,7 @@ class Reason(StrEnum):
     WORKSPACE_READY = "workspaceReady"
     WORKSPACE_SUCCEEDED = "workspaceSucceeded"
     WORKSPACE_DELETED = "workspaceDeleted"
+    WORKSPACE_FAILED = "workspaceFailed"  # message
     # -- a Machine's life (specs of Karpenter name these; users of its API know them)
     NODE_LAUNCHED = "NodeLaunched"  # provider_id
     NODE_CREATING = "NodeCreating"  # instance_type
@@ -89,7 +90,7 @@ class Reason(StrEnum):
     # -- what nodes, pods and the engine say of themselves
     NODE_DISK_PRESSURE = "NodeDiskPressure"  # node, message
     NODE_MEMORY_PRESSURE = "NodeMemoryPressure"  # node, message
-    POD_STUCK = "PodStuckTerminating"  # pod, seconds
+    POD_STUCK = "PodStuckTerminating"  # pod, node, since
     POD_TERMINATING = "PodTerminating"  # pod
     ROLLING_OUT = "RollingOut"  # updated, wanted
     MODEL_PULLING = "ModelPulling"  # pod, progress
@@ -119,7 +120,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.MACHINE_LAUNCH_FAILED: "Machine {machine} ({instance_type}) was refused by the cloud: {error}",
     Reason.MACHINE_NOT_REGISTERED: "Machine {machine} was launched and its node has not joined the cluster yet",
     Reason.MACHINE_API_MISSING: "The cluster does not serve machines.karpenter.sh",
-    Reason.NODE_NOT_READY: "Node {node} is not Ready",
+    Reason.NODE_NOT_READY: "Node {node} is not Ready: {message}",
     Reason.GPU_NOT_VISIBLE: "Node {node} is Ready and offers no {resource}: {wait}",
     Reason.NODES_READY: "Nodes are ready: {nodes}",
     Reason.WORKLOAD_PENDING: "{ready} of {wanted} replicas are ready",
@@ -160,6 +161,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.WORKSPACE_READY: "workspace is ready",
     Reason.WORKSPACE_SUCCEEDED: "workspace succeeds",
     Reason.WORKSPACE_DELETED: "workspace is being deleted",
+    Reason.WORKSPACE_FAILED: "{message}",
     Reason.NODE_LAUNCHED: "The cloud made {provider_id}",
     Reason.NODE_CREATING: "The cloud is creating a {instance_type}",
     Reason.LAUNCH_FAILED: "{error}",
@@ -171,7 +173,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.MACHINE_INVALID: "The machine cannot be served: {problems}",
     Reason.NODE_DISK_PRESSURE: "Node {node} runs out of disk: {message}",
     Reason.NODE_MEMORY_PRESSURE: "Node {node} runs out of memory: {message}",
-    Reason.POD_STUCK: "Pod {pod} should have ended {seconds} seconds ago and is still there",
+    Reason.POD_STUCK: "Pod {pod} should have ended at {since} and is still on node {node}",
     Reason.POD_TERMINATING: "Pod {pod} is ending",
     Reason.ROLLING_OUT: "{updated} of {wanted} replicas are of the newest revision",
     Reason.MODEL_PULLING: "Pod {pod} fetches the model: {progress}",

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from api.validation import DEFAULT, Switches
 from controllers.machine.model import Limits
+from controllers.workspace.podreader import PodReader
 
 DEFAULT_REGISTRY = "mcr.microsoft.com/aks/kaito"
 
@@ -39,6 +40,7 @@ class WorkspaceSettings:
         node_grace: seconds that a node which matches and is not Ready is waited for before one is made instead.
         max_concurrent: Workspaces that are reconciled at the same time.
         switches: what is admitted; the webhook must have the same.
+        pod_reader: asks pods for their own word; None asks them at their own addresses.
         version: of this operator, noted on the workloads that it renders.
         upgrade_workloads: roll out what a newer operator would render, one Workspace at a time; otherwise pods
             are replaced only for an edit, or for the annotation ``kaito.sh/upgrade: "true"``.
@@ -55,6 +57,7 @@ class WorkspaceSettings:
     version: str = field(default_factory=installed_version)
     upgrade_workloads: bool = False
     clock: Callable[[], datetime] = utc_now
+    pod_reader: PodReader | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from kaito.commands import (
     apply,
     chat,
     delete,
+    explain,
     get,
     logs,
     manager,
@@ -50,6 +51,7 @@ app.add_typer(presets.app, name="presets", rich_help_panel=_PLAN)
 app.add_typer(skus.app, name="skus", rich_help_panel=_PLAN)
 app.command(rich_help_panel=_USE)(apply.apply)
 app.command(rich_help_panel=_USE)(get.get)
+app.command(rich_help_panel=_USE, epilog=explain.EXAMPLES)(explain.explain)
 app.command(rich_help_panel=_USE)(chat.chat)
 app.command(rich_help_panel=_USE)(logs.logs)
 app.command(rich_help_panel=_USE)(delete.delete)

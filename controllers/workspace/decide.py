@@ -12,6 +12,7 @@ from datetime import datetime
 from api import keys
 from api.conditions import INFERENCE_READY, JOB_STARTED, RESOURCE_READY, Status
 from api.reasons import Cause, Reason
+from controllers.workspace import pace
 from controllers.workspace.deletion import deletion
 from controllers.workspace.findings import Finding
 from controllers.workspace.inference_status import inference_finding
@@ -26,6 +27,7 @@ from controllers.workspace.model import (
     Why,
 )
 from controllers.workspace.nodes import Selection, select
+from controllers.workspace.pace import asking
 from controllers.workspace.resource_status import look_again, resource_findings
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
@@ -46,15 +48,16 @@ def decide(obs: Observation, now: datetime) -> Plan:
     resource = resource_findings(obs, target, selection, now)
     resource_ready = resource[-1].status == Status.TRUE
     workload = workload_steps(obs, target, nodes_ready=resource_ready)
-    parts = (*resource, inference_finding(workload.told(obs)))
+    parts = (*resource, inference_finding(workload.told(obs), now))
     actions = (
         *first,
         *_node_actions(obs, target, selection),
         *workload.actions,
     )
     status = status_of(obs, (*parts, *whole(parts[1:])), now, nodes=selection.nodes, count=target.count)
-    retry = workload.retry or look_again(obs, target, selection, now)
-    return Plan(actions, status, retry, workload.outdated)
+    times = (workload.retry, pace.look_again(obs, now), look_again(obs, target, selection, now))
+    again = min((seconds for seconds in times if seconds is not None), default=None)
+    return Plan(actions, status, again, workload.outdated, ask=asking(obs), findings=parts)
 
 
 def _node_actions(obs: Observation, target: Target, selection: Selection) -> tuple[Action, ...]:
@@ -77,7 +80,7 @@ def _refused_status(obs: Observation, cause: Cause, now: datetime) -> dict[str, 
     if cause.reason == Reason.TUNING_NOT_SUPPORTED:
         findings.append(Finding(JOB_STARTED, Status.FALSE, why))
     elif obs.workload is not None:
-        findings += [Finding(RESOURCE_READY, Status.UNKNOWN, why), inference_finding(obs)]
+        findings += [Finding(RESOURCE_READY, Status.UNKNOWN, why), inference_finding(obs, now)]
     else:
         findings += [
             Finding(RESOURCE_READY, Status.FALSE, why),

@@ -9,13 +9,12 @@ itself, to what only follows from something else.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from api.conditions import INFERENCE_READY, JOB_STARTED, RESOURCE_READY, Status
 from api.reasons import Reason
-from controllers.workspace.model import Why
+from controllers.workspace.model import Finding as Finding
 
 GATES: Final = (
     RESOURCE_READY,
@@ -33,15 +32,6 @@ class Turn(StrEnum):
     KUBERNETES = "kubernetes"
     ENGINE = "engine"
     NOBODY = "nobody"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One condition without its times."""
-
-    type: str
-    status: str
-    why: Why
 
 
 # A person's move comes first: causes before what they lead to. A reason that is in no list is a cloud's refusal.

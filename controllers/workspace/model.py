@@ -8,14 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Self
+from enum import StrEnum
+from typing import Final, Self, TypeAlias
 
+from api.adapters import ObservedAdapters
+from api.progress import LoadProgress
 from api.reasons import Cause, Fact
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
 from controllers.workspace.children import Children, Whose, whose
 from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from manager.types import Obj, Resource
+
+
+class Stage(StrEnum):
+    """The parts of a Workspace's way to its first answer, in order."""
+
+    MACHINE = "CreatingMachine"  # until the cloud runs the instance
+    NODE = "JoiningNode"  # until its node can take work
+    IMAGE = "PullingImage"  # from the pod's place on a node to its process
+    MODEL = "LoadingModel"  # until the server answers; the model's files included
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What a stage takes: the median of ``samples`` that were seen."""
+
+    seconds: float
+    samples: int
+
+
+Past: TypeAlias = Mapping[Stage, Usual]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +56,15 @@ class Why:
     def of(cls, cause: Cause) -> Self:
         """The text of one of our own causes."""
         return cls(str(cause.reason), cause.render(), cause.facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One condition without its times."""
+
+    type: str
+    status: str
+    why: Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +113,15 @@ class NodeUse:
 
 
 @dataclass(frozen=True, slots=True)
+class PodReport:
+    """A pod's own word, as last heard. ``failed`` says why there is none; then the rest is empty."""
+
+    progress: LoadProgress | None = None
+    adapters: ObservedAdapters | None = None
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """The world as one reconcile of one Workspace sees it.
 
@@ -98,6 +139,8 @@ class Observation:
         registry: where preset images are.
         switches: what is admitted; the webhook's.
         failures: what could not be done in this reconcile; the status is decided anew with them.
+        reports: what the pods said of themselves, by pod name; a pod that was not asked yet is absent.
+        past: how long others of this kind took, by stage.
         children: the objects of this Workspace beside its Deployment and Service.
     """
 
@@ -116,6 +159,8 @@ class Observation:
     registry: str = ""
     switches: Switches = DEFAULT
     failures: tuple[Failure, ...] = ()
+    reports: Mapping[str, PodReport] = field(default_factory=dict)
+    past: Past = field(default_factory=dict)
     children: Children = field(default_factory=Children)
 
     @property
@@ -221,9 +266,12 @@ class Plan:
     """What one reconcile does: the actions in order, then the status.
 
     ``outdated``: this operator would make other pods than those that run, and nobody has asked for that yet.
+    ``ask``: pods whose own word is wanted. ``findings``: what the status was made of, for whoever explains it.
     """
 
     actions: tuple[Action, ...]
     status: Obj
     requeue_after: float | None = None
     outdated: bool = False
+    ask: tuple[Obj, ...] = ()
+    findings: tuple[Finding, ...] = ()

@@ -2,9 +2,9 @@
 
 In: the key of a Workspace. Out: Machines, node labels, the workload with all that belongs to it, and the status
 when it changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a
-change of an object that is watched. All that is remembered between two reconciles is what the API server answered
-to the last write, until the cache shows it, so that a lagging cache makes neither a second write nor a second
-event.
+change of an object that is watched, or in a pod's answer. All that is remembered between two reconciles is what
+the API server answered to the last write, until the cache shows it, so that a lagging cache makes neither a second
+write nor a second event; what pods said last; and how long such stages took, for estimates.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from controllers.resources import WORKSPACES
 from controllers.workspace.claims import Claims
 from controllers.workspace.decide import decide
 from controllers.workspace.events import transitions
+from controllers.workspace.history import History
 from controllers.workspace.model import (
     DEFAULT_RULES,
     Action,
@@ -40,7 +41,9 @@ from controllers.workspace.model import (
 )
 from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from controllers.workspace.observe import Stores, observe
+from controllers.workspace.podreader import Reports
 from controllers.workspace.sharing import claim_of, key_of
+from controllers.workspace.stages import completed, kind_of
 from controllers.workspace.status import is_written
 from controllers.workspace.upgrade import RETRY, UpgradeGate
 from manager.client import Client
@@ -73,6 +76,8 @@ class WorkspaceReconciler:
     node_api: NodeApi = MACHINE_API
     rules: NodeRules = DEFAULT_RULES
     claims: Claims = field(default_factory=Claims)
+    reports: Reports | None = None
+    history: History = field(default_factory=History)
 
     async def reconcile(self, request: Request) -> Result:
         """Move one Workspace one step nearer to serving, or to being gone.
@@ -85,6 +90,8 @@ class WorkspaceReconciler:
             self.own.forget(str(request))
             self.gate.forget(str(request))
             self.claims.forget(key_of(request.namespace, request.name))
+            if self.reports is not None:
+                self.reports.forget(request)
             return Result()
         obj = self.own.newest(str(request), cached)
         obs = await observe(
@@ -98,9 +105,12 @@ class WorkspaceReconciler:
             decided=self.claims,
             operator=self.operator,
         )
+        obs = self._remembering(request, obs)
         plan = decide(obs, self.clock())
         # No await since the world was read, so nobody else has chosen the same nodes meanwhile.
         self.claims.note(claim_of(obj), plan.status.get("workerNodes") or ())
+        if self.reports is not None:
+            self.reports.ask(request, plan.ask)
         self.gate.settle(str(request), obs, outdated=plan.outdated)
         if plan.outdated and self.gate.enter(str(request)):
             obs = replace(obs, children=replace(obs.children, upgrade=True))
@@ -123,6 +133,13 @@ class WorkspaceReconciler:
             raise refused[0][1]
         waits = RETRY if plan.outdated and self.gate.enabled else None
         return Result(requeue_after=plan.requeue_after or waits)
+
+    def _remembering(self, request: Request, obs: Observation) -> Observation:
+        """The observation with what pods have said and what such Workspaces took before."""
+        kind = kind_of(obs)
+        self.history.record(kind, completed(obs))
+        reports = self.reports.known(request, obs.pods) if self.reports is not None else {}
+        return replace(obs, reports=reports, past=self.history.past(kind))
 
     async def _carry_out(self, obs: Observation, action: Action) -> None:
         match action:

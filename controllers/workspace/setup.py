@@ -12,12 +12,15 @@ from controllers.workspace.model import NodeRules
 from controllers.workspace.nodeapi import NODE_APIS
 from controllers.workspace.observe import BY_NODE, BY_WORKSPACE, Stores
 from controllers.workspace.observe_children import of_label
+from controllers.workspace.podreader import HttpPodReader, Reports
 from controllers.workspace.reconciler import WorkspaceReconciler
 from controllers.workspace.rivals import moves, node_of_pod, nodes_of_workspace, rivals_of, waiting_for
 from controllers.workspace.target import selector_labels
 from controllers.workspace.upgrade import UpgradeGate
 from controllers.workspace.watch_children import requests_of, watch_children
 from manager.builder import ControllerBuilder
+from manager.channel import Channel, ChannelSource
+from manager.handlers import enqueue_self
 from manager.manager import Manager
 from manager.ownwrites import OwnWrites
 from manager.resources import DEPLOYMENTS, NODES, PODS, SERVICES
@@ -28,8 +31,12 @@ from manager.types import Obj, Request, Resource
 def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     """Add the controller that turns Workspaces into Machines (or NodeClaims) and workloads."""
     cache = mgr.cache
+    heard, reader = Channel(), settings.pod_reader or HttpPodReader()
+    reports = Reports(reader, lambda request: heard.send(_object_of(request)))
+    mgr.add(reports.run, name="pod-reader")
     builder = ControllerBuilder(mgr, "workspace").for_(WORKSPACES)
     builder.owns(DEPLOYMENTS).owns(SERVICES)
+    builder.watches_raw_source(ChannelSource(heard, enqueue_self))
     children = watch_children(mgr, builder)
     made: dict[Resource, Store] = {}
     stores = Stores(
@@ -50,9 +57,9 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     node_api = NODE_APIS[settings.node_api]
     if settings.machine_api:
         informer = cache.informer(node_api.resource)
-        informer.store.add_index(BY_WORKSPACE, _of_machine)
+        informer.store.add_index(BY_WORKSPACE, of_machine)
         made[node_api.resource] = informer.store
-        builder.watches(node_api.resource, requests_of(_of_machine))
+        builder.watches(node_api.resource, requests_of(of_machine))
     reconciler = WorkspaceReconciler(
         client=mgr.live,
         stores=stores,
@@ -69,6 +76,7 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
         ),
         node_api=node_api,
         rules=NodeRules(settings.gpu_deadline, settings.node_grace),
+        reports=reports,
     )
     controller = builder.options(max_concurrent=settings.max_concurrent).build(reconciler)
     # Also the kind that is not made: a deletion waits for what an operator with the other setting has made.
@@ -77,8 +85,8 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
             mgr=mgr,
             controller=controller,
             resource=kind,
-            index=(BY_WORKSPACE, _of_machine),
-            requests=requests_of(_of_machine),
+            index=(BY_WORKSPACE, of_machine),
+            requests=requests_of(of_machine),
             made=made,
             workspaces=stores.workspaces,
             poll=settings.crd_poll,
@@ -100,7 +108,12 @@ def _workspaces_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
     return requests
 
 
-def _of_machine(machine: Obj) -> Iterable[str]:
+def _object_of(request: Request) -> Obj:
+    return {"metadata": {"namespace": request.namespace, "name": request.name}}
+
+
+def of_machine(machine: Obj) -> Iterable[str]:
+    """The Workspace that a Machine is for, as "namespace/name"."""
     labels = machine["metadata"].get("labels") or {}
     name, namespace = labels.get(keys.WORKSPACE_LABEL), labels.get(keys.WORKSPACE_NAMESPACE_LABEL)
     return [f"{namespace}/{name}"] if name and namespace else []

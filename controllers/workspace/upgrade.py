@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from api import keys
-from controllers.workspace.inference_status import is_ready
 from controllers.workspace.model import Observation
+from controllers.workspace.rollout import unfinished
 from manager.types import Obj
 
 RETRY = 10.0  # seconds after which one that has to wait asks again
@@ -46,7 +46,12 @@ class UpgradeGate:
 
     def settle(self, key: str, obs: Observation, *, outdated: bool) -> None:
         """What has been observed of a Workspace; the gate opens for the next when its upgrade is done."""
-        if self._holder == key and not outdated and obs.workload is not None and is_ready(obs.workload):
+        if (
+            self._holder == key
+            and not outdated
+            and obs.workload is not None
+            and unfinished(obs.workload, obs.pods) is None
+        ):
             self._holder = ""
 
     def forget(self, key: str) -> None:
@@ -56,7 +61,7 @@ class UpgradeGate:
 
     def _unfinished(self, workload: Obj) -> bool:
         notes = workload["metadata"].get("annotations") or {}
-        return notes.get(keys.UPGRADED_TO) == self._version and not is_ready(workload)
+        return notes.get(keys.UPGRADED_TO) == self._version and unfinished(workload, ()) is not None
 
 
 def _key(workload: Obj) -> str:

@@ -552,24 +552,24 @@ def test_all_true_says_upstreams_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "status",
+    ("status", "reason"),
     [
-        {"observedGeneration": 0, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1},
-        {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 1},
-        {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 0, "readyReplicas": 1},
-        {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 0},
-        {},
+        ({"observedGeneration": 0, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}, "WorkloadPending"),
+        ({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1, "readyReplicas": 1}, "RollingOut"),
+        ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 0, "readyReplicas": 1}, "RollingOut"),
+        ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 0}, "WorkloadPending"),
+        ({}, "WorkloadPending"),
     ],
     ids=["old generation", "old replica left", "not updated", "not ready", "unseen"],
 )
-def test_only_the_current_generation_counts_as_ready(status: Json) -> None:
+def test_only_the_current_generation_counts_as_ready(status: Json, reason: str) -> None:
     """A ready replica of what was asked for before is not what is asked for now."""
     obs = served(seen(nodes=(node(),)))
     assert obs.deployment is not None
 
     plan = decide(replace(obs, deployment={**obs.deployment, "status": status}), NOW)
 
-    assert told(plan)["InferenceReady"] == ("False", "WorkloadPending")
+    assert told(plan)["InferenceReady"] == ("False", reason)
 
 
 def pod(name: str = "w-1", **status: Any) -> Json:
@@ -641,7 +641,7 @@ CRASHED = {"terminated": {"exitCode": 137, "reason": "Error", "message": "no spa
             "ImagePullFailed",
             "Pod b",
         ),
-        (({**pod(), "metadata": {"name": "w-1", "deletionTimestamp": STAMP}},), "WorkloadPending", "0 of 1"),
+        (({**pod(), "metadata": {"name": "w-1", "deletionTimestamp": STAMP}},), "PodTerminating", "w-1"),
         ((), "WorkloadPending", "0 of 1"),
     ],
 )

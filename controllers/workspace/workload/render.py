@@ -16,7 +16,7 @@ from controllers.workspace.workload.mounts import Mounts
 from controllers.workspace.workload.placement import placed
 from controllers.workspace.workload.pod import preset_pod
 from controllers.workspace.workload.probes import startup_seconds
-from controllers.workspace.workload.rollout import strategy
+from controllers.workspace.workload.replacing import strategy
 from controllers.workspace.workload.template import template_pod
 from manager.resources import DEPLOYMENTS, STATEFULSETS
 from manager.types import Obj, Resource
@@ -42,7 +42,7 @@ def render(obs: Observation, target: Target, mounts: Mounts, config: str) -> Obj
         spec |= {
             "serviceName": obs.name + keys.HEADLESS_SUFFIX,
             "podManagementPolicy": "Parallel",
-            # A group is replaced at once, by us: see ``rollout.stale_members``.
+            # A group is replaced at once, by us: see ``replacing.stale_members``.
             "updateStrategy": {"type": "OnDelete"},
         }
     else:

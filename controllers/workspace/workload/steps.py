@@ -23,7 +23,7 @@ from controllers.workspace.service import headless_service, service
 from controllers.workspace.target import Target
 from controllers.workspace.workload.mounts import Mounts, mounts_for
 from controllers.workspace.workload.render import render, resource_of
-from controllers.workspace.workload.rollout import stale_members
+from controllers.workspace.workload.replacing import stale_members
 from manager.resources import CONFIGMAPS, DEPLOYMENTS, PODS, SERVICES, STATEFULSETS
 from manager.types import Obj, Resource
 
