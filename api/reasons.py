@@ -52,7 +52,6 @@ class Reason(StrEnum):
     WAITING_FOR_RESOURCE = "WaitingForResource"
     RECONCILE_FAILED = "ReconcileFailed"  # error
     DELETING = "Deleting"
-    ADAPTERS_NOT_SUPPORTED = "AdaptersNotSupported"
     INSTANCE_TYPE_NEEDED = "InstanceTypeNeeded"  # labels
     KIND_TOGGLED = "InvalidToggle"  # field
     NODE_MISMATCH = "NodeMismatch"  # node, machine
@@ -97,6 +96,11 @@ class Reason(StrEnum):
     MODEL_PULLING = "ModelPulling"  # pod, progress
     MODEL_LOADING = "ModelLoading"  # pod, message
     ENGINE_FAILED = "EngineFailed"  # pod, message
+    # -- the workload's objects, and deletion
+    CONFIG_MISSING = "ConfigMissing"  # name
+    CONFIG_INVALID = "ConfigInvalid"  # problems
+    LEFTOVER = "LeftoverOfAnEarlierWorkspace"  # kind, name
+    DELETION_STUCK = "DeletionStuck"  # what (one clause for each)
     # -- adapters
     ADAPTERS_READY = "AdaptersLoaded"  # count, pods
     ADAPTERS_LOADING = "AdaptersLoading"  # pod, adapters
@@ -133,7 +137,6 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.WAITING_FOR_RESOURCE: "The workload is created once the nodes are ready",
     Reason.RECONCILE_FAILED: "The last attempt failed: {error}",
     Reason.DELETING: "The workspace is being deleted",
-    Reason.ADAPTERS_NOT_SUPPORTED: "This release does not load adapters yet",
     Reason.INSTANCE_TYPE_NEEDED: "No node matches {labels}, and resource.instanceType is absent",
     Reason.KIND_TOGGLED: "{field} field cannot be toggled once set",
     Reason.NODE_MISMATCH: "Node {node} of Machine {machine} does not have the workspace's labels or instance type",
@@ -176,6 +179,10 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.MODEL_PULLING: "Pod {pod} fetches the model: {progress}",
     Reason.MODEL_LOADING: "Pod {pod} loads the model into the engine: {message}",
     Reason.ENGINE_FAILED: "The model server in pod {pod} reports a failure: {message}",
+    Reason.CONFIG_MISSING: "There is no ConfigMap {name} in the workspace's namespace",
+    Reason.CONFIG_INVALID: "The engine's settings cannot be used: {problems}",
+    Reason.LEFTOVER: "{kind} {name} of an earlier workspace of this name is being removed",
+    Reason.DELETION_STUCK: "The workspace is held up by {what}",
     Reason.ADAPTERS_READY: "{count} adapters are loaded in {pods} pods",
     Reason.ADAPTERS_LOADING: "Pod {pod} is at work on {adapters}",
     Reason.ADAPTER_FAILED: "Pod {pod} cannot load adapter {adapter}: {message}",
@@ -199,7 +206,6 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.CRASH_LOOP: "`kaito logs` or `kubectl logs --previous` shows its output",
     Reason.OUT_OF_MEMORY: "Choose an instance type with more memory, or a smaller model",
     Reason.WORKLOAD_CONFLICT: "Rename the workspace or remove the other object",
-    Reason.ADAPTERS_NOT_SUPPORTED: "Remove inference.adapters to serve the model alone",
     Reason.INSTANCE_TYPE_NEEDED: "Set resource.instanceType, or label nodes that you have",
     Reason.NODE_MISMATCH: "Undo the change, or delete the Machine to have a new one made",
     Reason.KIND_TOGGLED: "Give this one another name, or delete the workspace first",
@@ -210,6 +216,8 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.POD_UNSCHEDULABLE: "Compare the pod's node selector, tolerations and resources with the nodes",
     Reason.REPLICAS_REFUSED: "Raise the quota that the message names, or correct the template",
     Reason.ENGINE_FAILED: "`kaito logs` shows its output",
+    Reason.CONFIG_MISSING: "Create it with the key inference_config.yaml, or remove inference.config",
+    Reason.CONFIG_INVALID: "Correct the ConfigMap; what runs keeps its settings until then",
     Reason.ADAPTER_FAILED: "Correct the adapter's image and its pull secret; the others are served meanwhile",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 
 from api.validation import DEFAULT, Switches
 from controllers.machine.garbage import SweepLimits
@@ -17,6 +18,14 @@ DEFAULT_REGISTRY = "mcr.microsoft.com/aks/kaito"
 def utc_now() -> datetime:
     """The wall clock; tests hand in another."""
     return datetime.now(UTC)
+
+
+def installed_version() -> str:
+    """The version of this distribution; of a bare checkout, "0"."""
+    try:
+        return version("kaito")
+    except PackageNotFoundError:
+        return "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,9 @@ class WorkspaceSettings:
         max_concurrent: Workspaces that are reconciled at the same time.
         switches: what is admitted; the webhook must have the same.
         pod_reader: asks pods for their own word; None asks them at their own addresses.
+        version: of this operator, noted on the workloads that it renders.
+        upgrade_workloads: roll out what a newer operator would render, one Workspace at a time; otherwise pods
+            are replaced only for an edit, or for the annotation ``kaito.sh/upgrade: "true"``.
     """
 
     registry: str = DEFAULT_REGISTRY
@@ -43,6 +55,8 @@ class WorkspaceSettings:
     node_grace: float = 300.0
     max_concurrent: int = 5
     switches: Switches = DEFAULT
+    version: str = field(default_factory=installed_version)
+    upgrade_workloads: bool = False
     clock: Callable[[], datetime] = utc_now
     pod_reader: PodReader | None = None
 

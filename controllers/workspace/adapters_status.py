@@ -29,14 +29,19 @@ _WORST_FIRST = (AdapterState.FAILED, AdapterState.UNLOADING, AdapterState.PULLIN
 
 
 def wanted_adapters(obs: Observation) -> AdapterList | None:
-    """The list that the pods are to follow; None where there is none or it cannot be read."""
-    text = ((obs.adapters or {}).get("data") or {}).get(keys.ADAPTERS_CONFIG_KEY)
+    """The list that the pods are to follow; None where nothing is to be told about it.
+
+    That is where there is no list or it cannot be read, and where an empty one has been reached.
+    """
+    text = ((obs.children.adapters or {}).get("data") or {}).get(keys.ADAPTERS_CONFIG_KEY)
     if not text:
         return None
     try:
-        return AdapterList.model_validate_json(text)
+        wanted = AdapterList.model_validate_json(text)
     except ValidationError:
         return None  # whoever wrote it by hand is told by the pods
+    told = (obs.obj.get("status") or {}).get("adapters")
+    return wanted if wanted.adapters or told else None
 
 
 def observed_adapters(obs: Observation, wanted: AdapterList | None) -> list[Obj]:
@@ -50,7 +55,8 @@ def observed_adapters(obs: Observation, wanted: AdapterList | None) -> list[Obj]
         report = obs.reports.get(name)
         known = stored.get(name) if report is None else _entry(name, report, wanted)
         entries.append(known or {"pod": name, "state": _UNKNOWN, "message": "it has not been asked yet"})
-    return entries
+    reached = all(item["state"] == AdapterState.LOADED for item in entries)
+    return [] if reached and not wanted.adapters else entries
 
 
 def adapters_finding(entries: Sequence[Obj], wanted: AdapterList | None) -> Finding | None:

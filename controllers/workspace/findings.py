@@ -41,7 +41,6 @@ _YOURS: Final = (
     Reason.PLACEHOLDER_IN_SPEC,
     Reason.KIND_TOGGLED,
     Reason.TUNING_NOT_SUPPORTED,
-    Reason.ADAPTERS_NOT_SUPPORTED,
     Reason.MODEL_UNKNOWN,
     Reason.MODEL_DOES_NOT_FIT,
     Reason.NO_INSTANCE_TYPE_FITS,
@@ -51,6 +50,8 @@ _YOURS: Final = (
     Reason.MACHINE_API_MISSING,
     Reason.NODECLAIM_API_MISSING,
     Reason.WORKLOAD_CONFLICT,
+    Reason.CONFIG_MISSING,
+    Reason.CONFIG_INVALID,
     Reason.MACHINE_CREATION_FAILED,
     Reason.NODECLAIM_CREATION_FAILED,
     Reason.RECONCILE_FAILED,
@@ -67,6 +68,7 @@ _YOURS: Final = (
     Reason.REPLICAS_REFUSED,
 )
 _HEALING: Final[dict[str, Turn]] = {  # broken now; somebody else is at work on it
+    Reason.DELETION_STUCK: Turn.KUBERNETES,
     "CapacityUnavailable": Turn.CLOUD,
     "Throttled": Turn.CLOUD,
     "OperationInProgress": Turn.CLOUD,
@@ -80,6 +82,7 @@ _HEALING: Final[dict[str, Turn]] = {  # broken now; somebody else is at work on 
 }
 _WAITING: Final[dict[str, Turn]] = {  # only takes time
     Reason.DELETING: Turn.OPERATOR,
+    Reason.LEFTOVER: Turn.KUBERNETES,
     Reason.MACHINE_DELETING: Turn.OPERATOR,
     Reason.CREATE_MACHINE_PENDING: Turn.OPERATOR,
     Reason.CREATE_NODECLAIM_PENDING: Turn.OPERATOR,

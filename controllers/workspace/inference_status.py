@@ -21,22 +21,12 @@ def inference_finding(obs: Observation, now: datetime) -> Finding:
     failed = next((item.why for item in obs.failures if item.condition == INFERENCE_READY), None)
     if failed is not None:
         return Finding(INFERENCE_READY, Status.FALSE, failed)
-    if foreign := conflict(obs):
-        return Finding(INFERENCE_READY, Status.FALSE, Why.of(foreign))
-    if obs.deployment is None:
+    if obs.workload is None:
         return Finding(INFERENCE_READY, Status.FALSE, Why.of(Cause(Reason.WAITING_FOR_RESOURCE)))
-    pending = unfinished(obs.deployment, obs.pods)
+    pending = unfinished(obs.workload, obs.pods)
     if pending is None:
         return Finding(INFERENCE_READY, Status.TRUE, Why.of(Cause(Reason.INFERENCE_SUCCESS)))
     nodes = {str(node["metadata"]["name"]): node for node in obs.nodes}
-    causes = [diagnose(obs.pods, nodes, obs.reports, now), refused(obs.deployment), pending]
+    causes = [diagnose(obs.pods, nodes, obs.reports, now), refused(obs.workload), pending]
     told = min((item for item in causes if item), key=lambda item: urgency(str(item.reason)))
     return Finding(INFERENCE_READY, Status.FALSE, Why.of(told))
-
-
-def conflict(obs: Observation) -> Cause | None:
-    """An object of the needed name that belongs to somebody else; it is never taken over."""
-    for kind, stored in (("Deployment", obs.deployment), ("Service", obs.service)):
-        if stored is not None and not obs.owns(stored):
-            return Cause(Reason.WORKLOAD_CONFLICT, {"kind": kind, "name": obs.name})
-    return None

@@ -1,7 +1,7 @@
 """The vocabulary of the Workspace controller: what is observed, what may be done, why something is not so.
 
-In: objects from the cache (plain dicts, shared and read-only) with one typed view of the Workspace. Out:
-frozen values that the pure decision reads and returns, and that ``act`` carries out. Nothing here does I/O.
+In: objects from the cache (plain dicts, shared and read-only) with one typed view of the Workspace. Out: frozen
+values that the pure decision reads and returns, and that ``act`` carries out. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from api.progress import LoadProgress
 from api.reasons import Cause, Fact
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
+from controllers.workspace.children import Children, Whose, whose
 from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from manager.types import Obj, Resource
 
@@ -75,15 +76,6 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class PodReport:
-    """A pod's own word, as last heard. ``failed`` says why there is none; then the rest is empty."""
-
-    progress: LoadProgress | None = None
-    adapters: ObservedAdapters | None = None
-    failed: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class NodeRules:
     """How long nodes are waited for, in seconds.
 
@@ -121,6 +113,15 @@ class NodeUse:
 
 
 @dataclass(frozen=True, slots=True)
+class PodReport:
+    """A pod's own word, as last heard. ``failed`` says why there is none; then the rest is empty."""
+
+    progress: LoadProgress | None = None
+    adapters: ObservedAdapters | None = None
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """The world as one reconcile of one Workspace sees it.
 
@@ -139,9 +140,9 @@ class Observation:
         registry: where preset images are.
         switches: what is admitted; the webhook's.
         failures: what could not be done in this reconcile; the status is decided anew with them.
-        adapters: the ConfigMap with the adapters that are wanted; None where there is none.
         reports: what the pods said of themselves, by pod name; a pod that was not asked yet is absent.
         past: how long others of this kind took, by stage.
+        children: the objects of this Workspace beside its Deployment and Service.
     """
 
     obj: Obj
@@ -160,9 +161,14 @@ class Observation:
     registry: str = ""
     switches: Switches = DEFAULT
     failures: tuple[Failure, ...] = ()
-    adapters: Obj | None = None
     reports: Mapping[str, PodReport] = field(default_factory=dict)
     past: Past = field(default_factory=dict)
+    children: Children = field(default_factory=Children)
+
+    @property
+    def workload(self) -> Obj | None:
+        """The Deployment or StatefulSet that this Workspace controls; None where it has none yet."""
+        return next((obj for obj in (self.children.statefulset, self.deployment) if self.owns(obj)), None)
 
     @property
     def name(self) -> str:
@@ -183,12 +189,11 @@ class Observation:
     @property
     def deployed(self) -> bool:
         """Whether its workload exists, so that what it was made for must not be thought over."""
-        return self.owns(self.deployment)
+        return self.workload is not None
 
     def owns(self, obj: Obj | None) -> bool:
         """Whether this very Workspace controls that object."""
-        owners = (obj or {}).get("metadata", {}).get("ownerReferences") or []
-        return any(owner.get("controller") and owner.get("uid") == self.uid for owner in owners)
+        return whose(self.name, self.uid, obj) is Whose.OURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,24 +239,41 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class DeleteOwned:
-    """Delete one object that this Workspace controls."""
+    """Delete one object that this Workspace, or an earlier one of its name, controls.
+
+    ``name``: when empty the Workspace's.
+    """
 
     resource: Resource
     uid: str
+    name: str = ""
 
 
-Action = AddFinalizer | RemoveFinalizer | CreateMachine | DeleteMachine | LabelNode | Apply | DeleteOwned
+@dataclass(frozen=True, slots=True)
+class Annotate:
+    """Merge annotations into the Workspace or into an object of its namespace, and change nothing else."""
+
+    resource: Resource
+    name: str
+    annotations: tuple[tuple[str, str], ...]
+
+
+Action = (
+    AddFinalizer | RemoveFinalizer | CreateMachine | DeleteMachine | LabelNode | Apply | DeleteOwned | Annotate
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one reconcile does: the actions in order, then the status. ``ask``: pods whose own word is wanted.
+    """What one reconcile does: the actions in order, then the status.
 
-    ``findings`` are what the status was made of, for whoever explains it.
+    ``outdated``: this operator would make other pods than those that run, and nobody has asked for that yet.
+    ``ask``: pods whose own word is wanted. ``findings``: what the status was made of, for whoever explains it.
     """
 
     actions: tuple[Action, ...]
     status: Obj
     requeue_after: float | None = None
+    outdated: bool = False
     ask: tuple[Obj, ...] = ()
     findings: tuple[Finding, ...] = ()

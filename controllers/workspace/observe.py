@@ -1,12 +1,13 @@
 """The world around one Workspace, gathered from the cache.
 
-In: a Workspace and the stores. Out: an :class:`Observation`. Everything comes from the cache except the
-Machines of a Workspace that is being deleted: these are listed live, because a Machine that was created a
-moment ago and is not in the cache yet would be left behind when the finalizer falls.
+In: a Workspace and the stores. Out: an :class:`Observation`. Everything comes from the cache except the Machines
+of a Workspace that is being deleted: these are listed live, because a Machine that was created a moment ago and is
+not in the cache yet would be left behind when the finalizer falls.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api import keys
@@ -18,16 +19,16 @@ from controllers.workspace.claims import Claims
 from controllers.workspace.gpus import gpus_requested
 from controllers.workspace.model import DEFAULT_RULES, NodeRules, NodeUse, Observation
 from controllers.workspace.nodeapi import MACHINE_API, NODE_APIS, NodeApi
+from controllers.workspace.observe_children import BY_WORKSPACE as BY_WORKSPACE
+from controllers.workspace.observe_children import ChildStores, observe_children
 from controllers.workspace.sharing import claim_of, key_of
 from controllers.workspace.target import owner_labels, selector_labels
 from manager.client import Client
-from manager.errors import Forbidden, NotFound
-from manager.resources import CONFIGMAPS
+from manager.errors import NotFound
 from manager.selectors import selector_from
 from manager.store import Store
 from manager.types import Obj, Resource
 
-BY_WORKSPACE = "workspace"  # index on Machines and pods: "namespace/name" of the Workspace
 BY_NODE = "node"  # index on pods and Workspaces: the nodes that they use
 
 
@@ -41,6 +42,7 @@ class Stores:
     services: Store
     pods: Store
     made: dict[Resource, Store]
+    children: ChildStores
 
 
 async def observe(
@@ -53,12 +55,13 @@ async def observe(
     node_api: NodeApi = MACHINE_API,
     rules: NodeRules = DEFAULT_RULES,
     decided: Claims | None = None,
+    operator: str = "",
 ) -> Observation:
     """All that a decision about this Workspace rests on. Nothing is awaited once the stores have been read."""
     name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
     workspace, problem = _typed(obj)
-    context = await _context(client, workspace, namespace)
     key = key_of(namespace, name)
+    children = await observe_children(client, stores.children, obj, workspace, operator)
     made = stores.made.get(node_api.resource)
     if obj["metadata"].get("deletionTimestamp"):
         node_api, machines = await _leftovers(client, node_api, namespace, name)
@@ -75,7 +78,7 @@ async def observe(
         deployment=stores.deployments.get(name, namespace),
         service=stores.services.get(name, namespace),
         pods=tuple(stores.pods.by_index(BY_WORKSPACE, key)),
-        context=context,
+        context=_context(workspace, children.configs or {}),
         use={
             name: _use(stores, name, decided or Claims())
             for name in (node["metadata"]["name"] for node in matching)
@@ -85,18 +88,14 @@ async def observe(
         rules=rules,
         registry=registry,
         switches=switches,
+        children=children,
     )
 
 
-async def _context(client: Client, workspace: Workspace | None, namespace: str) -> int | None:
-    """What the ConfigMap that the Workspace names asks of the context. One that cannot be read asks nothing."""
+def _context(workspace: Workspace | None, configs: Mapping[str, Obj | None]) -> int | None:
+    """What the ConfigMap that the Workspace names asks of the context."""
     name = workspace.inference.config if workspace is not None and workspace.inference is not None else None
-    if not name:
-        return None
-    try:
-        return wanted_context(name, {name: await client.get(CONFIGMAPS, name, namespace)})
-    except (NotFound, Forbidden):
-        return None
+    return wanted_context(name, configs) if name else None
 
 
 async def _leftovers(client: Client, api: NodeApi, namespace: str, name: str) -> tuple[NodeApi, tuple[Obj, ...]]:

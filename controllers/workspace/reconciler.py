@@ -1,10 +1,10 @@
 """The Workspace controller's loop: observe, decide, act, once for each key.
 
-In: the key of a Workspace. Out: Machines, node labels, the Service and the Deployment, and the status when it
-changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a change of
-an object that is watched, or in a pod's answer. All that is remembered between two reconciles is what the server
-answered to the last write, until the cache shows it, so that a lagging cache makes neither a second write nor a
-second event; what pods said last; and how long such stages took, for estimates.
+In: the key of a Workspace. Out: Machines, node labels, the workload with all that belongs to it, and the status
+when it changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a
+change of an object that is watched, or in a pod's answer. All that is remembered between two reconciles is what
+the API server answered to the last write, until the cache shows it, so that a lagging cache makes neither a second
+write nor a second event; what pods said last; and how long such stages took, for estimates.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from controllers.workspace.model import (
     DEFAULT_RULES,
     Action,
     AddFinalizer,
+    Annotate,
     Apply,
     CreateMachine,
     DeleteMachine,
@@ -44,6 +45,7 @@ from controllers.workspace.podreader import Reports
 from controllers.workspace.sharing import claim_of, key_of
 from controllers.workspace.stages import completed, kind_of
 from controllers.workspace.status import is_written
+from controllers.workspace.upgrade import RETRY, UpgradeGate
 from manager.client import Client
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
 from manager.events import EventRecorder
@@ -68,7 +70,9 @@ class WorkspaceReconciler:
     clock: Callable[[], datetime]
     registry: str
     own: OwnWrites
+    gate: UpgradeGate
     switches: Switches = DEFAULT
+    operator: str = ""
     node_api: NodeApi = MACHINE_API
     rules: NodeRules = DEFAULT_RULES
     claims: Claims = field(default_factory=Claims)
@@ -84,6 +88,7 @@ class WorkspaceReconciler:
         cached = self.stores.workspaces.get(request.name, request.namespace)
         if cached is None:
             self.own.forget(str(request))
+            self.gate.forget(str(request))
             self.claims.forget(key_of(request.namespace, request.name))
             if self.reports is not None:
                 self.reports.forget(request)
@@ -98,6 +103,7 @@ class WorkspaceReconciler:
             node_api=self.node_api,
             rules=self.rules,
             decided=self.claims,
+            operator=self.operator,
         )
         obs = self._remembering(request, obs)
         plan = decide(obs, self.clock())
@@ -105,6 +111,10 @@ class WorkspaceReconciler:
         self.claims.note(claim_of(obj), plan.status.get("workerNodes") or ())
         if self.reports is not None:
             self.reports.ask(request, plan.ask)
+        self.gate.settle(str(request), obs, outdated=plan.outdated)
+        if plan.outdated and self.gate.enter(str(request)):
+            obs = replace(obs, children=replace(obs.children, upgrade=True))
+            plan = decide(obs, self.clock())
         refused: list[tuple[Failure, ApiError]] = []
         for action in plan.actions:
             try:
@@ -121,7 +131,8 @@ class WorkspaceReconciler:
         await self._write_status(obs, status)
         if refused:
             raise refused[0][1]
-        return Result(requeue_after=plan.requeue_after)
+        waits = RETRY if plan.outdated and self.gate.enabled else None
+        return Result(requeue_after=plan.requeue_after or waits)
 
     def _remembering(self, request: Request, obs: Observation) -> Observation:
         """The observation with what pods have said and what such Workspaces took before."""
@@ -148,8 +159,11 @@ class WorkspaceReconciler:
                     "deleting kind=%s machine=%s workspace=%s/%s", obs.node_api.kind, name, obs.namespace, obs.name
                 )
                 await self._delete(obs.node_api.resource, name, None, uid)
-            case DeleteOwned(resource, uid):
-                await self._delete(resource, obs.name, obs.namespace, uid)
+            case DeleteOwned(resource, uid, name):
+                await self._delete(resource, name or obs.name, obs.namespace, uid)
+            case Annotate(resource, name, annotations):
+                body = {"metadata": {"annotations": dict(annotations)}}
+                await self.client.patch(resource, name, body, namespace=obs.namespace)
 
     async def _create_machine(self, obs: Observation, body: Obj) -> None:
         name = body["metadata"]["name"]

@@ -137,8 +137,6 @@ def _not_yet(inference: InferenceSpec) -> Cause | None:
         if _PLACEHOLDER in image:
             where = f"inference.adapters[{index}].source.image"
             return Cause(Reason.PLACEHOLDER_IN_SPEC, {"field": where, "value": image})
-    if inference.adapters:
-        return Cause(Reason.ADAPTERS_NOT_SUPPORTED)
     return None
 
 

@@ -69,6 +69,13 @@ def manager(
     admission_rules: Annotated[
         str, typer.Option(help="What is admitted: an era (v0.3, v0.12), and NAME=VALUE of docs/admission.md.")
     ] = "",
+    upgrade_workloads: Annotated[
+        bool,
+        typer.Option(
+            help="Roll out what this release renders differently, one Workspace at a time. Else running pods "
+            'stay until their Workspace is edited or annotated kaito.sh/upgrade: "true".'
+        ),
+    ] = False,
     debug_bind: Annotated[
         str, typer.Option(help="Loopback host:port of /debug (tasks, memory, profile); 0 turns it off.")
     ] = "0",
@@ -166,6 +173,7 @@ def manager(
                 node_api=node_api,
                 machine_api=wanted in served,
                 switches=switches,
+                upgrade_workloads=upgrade_workloads,
                 gpu_deadline=gpu_deadline,
                 node_grace=node_grace,
             )

@@ -17,18 +17,17 @@ from api import keys
 from api.adapters import ADAPTERS_PATH
 from api.progress import PROGRESS_PATH
 from controllers.resources import WORKSPACES
-from controllers.settings import DEFAULT_REGISTRY, WorkspaceSettings
+from controllers.settings import DEFAULT_REGISTRY
 from controllers.workspace.lastwords import last_line
 from controllers.workspace.model import Observation, PodReport
 from controllers.workspace.nodeapi import api_of
 from controllers.workspace.observe import observe
 from controllers.workspace.pace import asking
 from controllers.workspace.podreader import LIMIT_SECONDS, HttpPodReader, PodReader, parse_report
-from controllers.workspace.setup import stores_of
+from kaito.explain.stores import Lists, stores_of
 from manager.client import Client
 from manager.errors import ApiError, ConnectionFailed, Forbidden, NotFound
 from manager.resources import EVENTS_V1, NODES
-from manager.store import Store
 from manager.types import Obj, Resource
 
 _PROXY_SECONDS = 3.0
@@ -62,13 +61,11 @@ async def see_workspace(client: Client, name: str, namespace: str, reader: PodRe
         ApiError: the server does not answer, or does not let the Workspace itself be read.
     """
     obj = await client.get(WORKSPACES, name, namespace)
-    lists = _Lists()
-    node_api = api_of(obj)
+    lists, node_api = Lists(), api_of(obj)
     served = await _serves(client, node_api.resource)
-    settings = WorkspaceSettings(node_api=node_api.name, machine_api=served)
-    stores = stores_of(lists.store, settings)
+    stores = stores_of(lists, node_api.resource if served else None)
     notes = await lists.fill(client, namespace)
-    obs = await observe(client, stores, obj, DEFAULT_REGISTRY, settings.switches, node_api=node_api)
+    obs = await observe(client, stores, obj, DEFAULT_REGISTRY, node_api=node_api)
     reports, events = await asyncio.gather(
         _ask(client, asking(obs), reader), _events(client, [namespace, "default", "kube-system"])
     )
@@ -96,35 +93,6 @@ async def see_machine(client: Client, resource: Resource, name: str) -> SeenMach
             notes.append("you may not read nodes, so what its node says is left out")
     events = await _events(client, ["default", "kube-system"])
     return SeenMachine(machine, tuple(nodes), tuple(events), tuple(notes))
-
-
-class _Lists:
-    """Stores that are filled with one list each."""
-
-    def __init__(self) -> None:
-        self._wanted: dict[Resource, Store] = {}
-
-    def store(self, resource: Resource) -> Store:
-        """The store of a kind, empty until ``fill``."""
-        return self._wanted.setdefault(resource, Store())
-
-    async def fill(self, client: Client, namespace: str) -> list[str]:
-        """List everything that was asked for; what could not be read, as notes."""
-        said = await asyncio.gather(
-            *(self._fill(client, resource, store, namespace) for resource, store in self._wanted.items())
-        )
-        return [note for note in said if note]
-
-    async def _fill(self, client: Client, resource: Resource, store: Store, namespace: str) -> str:
-        try:
-            found = await client.list(resource, namespace if resource.namespaced else None)
-        except NotFound:
-            return ""  # not served, so there are none
-        except Forbidden:
-            return f"you may not list {resource.plural}, so what they say is left out"
-        for item in found.items:
-            store.put(item)
-        return ""
 
 
 async def _serves(client: Client, resource: Resource) -> bool:

@@ -793,7 +793,9 @@ def test_spot_is_asked_for_and_tolerated() -> None:
     machines, nodes = world([body])
     plan = decide(replace(obs, machines=machines, nodes=nodes), NOW)
     workload = next(
-        action.body for action in plan.actions if isinstance(action, Apply) and "template" in action.body["spec"]
+        action.body
+        for action in plan.actions
+        if isinstance(action, Apply) and "template" in action.body.get("spec", {})
     )
 
     assert requirement(body)["karpenter.sh/capacity-type"] == ["spot"]

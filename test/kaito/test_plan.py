@@ -71,6 +71,9 @@ def test_the_seeds_first_manifest_in_its_day() -> None:
         "hold Workspace",
         "create Machine",
         "label Node",
+        "apply ControllerRevision",
+        "note Workspace",
+        "apply ConfigMap",
         "apply Service",
         "apply Deployment",
     ]
@@ -344,7 +347,8 @@ def test_a_template_is_its_authors() -> None:
     verdict = plan(obj)
 
     assert (verdict.half, verdict.sizing, verdict.per_hour(), verdict.fits) == ("template", None, 3.673, True)
-    assert [step.kind for step in verdict.steps] == ["Workspace", "Machine", "Node", "Deployment"]
+    kinds = [step.kind for step in verdict.steps]
+    assert kinds == ["Workspace", "Machine", "Node", "ControllerRevision", "Workspace", "Deployment"]
     assert "nginx" in render(verdict)
 
 
@@ -435,7 +439,13 @@ def test_json_is_a_contract() -> None:
         "cacheTokens",
     }
     assert (obj["cost"]["perHour"], obj["cost"]["currency"]) == (3.06, "USD")
-    assert [item["kind"] for item in obj["objects"]] == ["Machine", "Service", "Deployment"]
+    assert [item["kind"] for item in obj["objects"]] == [
+        "Machine",
+        "ControllerRevision",
+        "ConfigMap",
+        "Service",
+        "Deployment",
+    ]
     assert json.loads(json.dumps(obj)) == obj
 
 

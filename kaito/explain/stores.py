@@ -1,0 +1,95 @@
+"""The operator's stores, filled with one list each instead of a watch.
+
+In: a client. Out: ``Stores`` as the operator's ``observe`` reads them, with the same indexes. What the reader may
+not list stays empty and is noted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from api import keys
+from controllers.resources import WORKSPACES
+from controllers.workspace.observe import BY_NODE, BY_WORKSPACE, Stores
+from controllers.workspace.observe_children import BY_CONFIG, ChildStores, of_config, of_label
+from controllers.workspace.rivals import node_of_pod, nodes_of_workspace
+from controllers.workspace.setup import of_machine
+from manager.client import Client
+from manager.errors import Forbidden, NotFound
+from manager.resources import (
+    CONFIGMAPS,
+    CONTROLLERREVISIONS,
+    DEPLOYMENTS,
+    NODES,
+    PODS,
+    SERVICES,
+    STATEFULSETS,
+)
+from manager.store import Store
+from manager.types import Resource
+
+
+class Lists:
+    """Stores by what they are to hold."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[tuple[Resource, bool], Store] = {}
+
+    def store(self, resource: Resource, *, labelled: bool = False) -> Store:
+        """The store of a kind, empty until ``fill``; ``labelled``: only what bears a Workspace's label."""
+        return self._wanted.setdefault((resource, labelled), Store())
+
+    async def fill(self, client: Client, namespace: str) -> list[str]:
+        """List everything that was asked for; what could not be read, as notes."""
+        said = await asyncio.gather(
+            *(
+                self._fill(client, resource, store, namespace, keys.WORKSPACE_LABEL if labelled else None)
+                for (resource, labelled), store in self._wanted.items()
+            )
+        )
+        return list(dict.fromkeys(note for note in said if note))
+
+    async def _fill(
+        self, client: Client, resource: Resource, store: Store, namespace: str, selector: str | None
+    ) -> str:
+        try:
+            found = await client.list(
+                resource, namespace if resource.namespaced else None, label_selector=selector
+            )
+        except NotFound:
+            return ""  # not served, so there are none
+        except Forbidden:
+            return f"you may not list {resource.plural}, so what they say is left out"
+        for item in found.items:
+            store.put(item)
+        return ""
+
+
+def stores_of(lists: Lists, made_kind: Resource | None) -> Stores:
+    """The stores, not filled yet. ``made_kind``: Machine or NodeClaim, where the cluster serves it."""
+    children = ChildStores(
+        statefulsets=lists.store(STATEFULSETS),
+        services=lists.store(SERVICES),
+        configmaps=lists.store(CONFIGMAPS),
+        adapters=lists.store(CONFIGMAPS, labelled=True),
+        revisions=lists.store(CONTROLLERREVISIONS, labelled=True),
+    )
+    for labelled in (children.adapters, children.revisions):
+        labelled.add_index(BY_WORKSPACE, of_label)
+    made = {made_kind: lists.store(made_kind)} if made_kind else {}
+    stores = Stores(
+        workspaces=lists.store(WORKSPACES),
+        nodes=lists.store(NODES),
+        deployments=lists.store(DEPLOYMENTS),
+        services=children.services,
+        pods=lists.store(PODS),
+        made=made,
+        children=children,
+    )
+    stores.workspaces.add_index(BY_CONFIG, of_config)
+    stores.workspaces.add_index(BY_NODE, nodes_of_workspace)
+    stores.pods.add_index(BY_WORKSPACE, of_label)
+    stores.pods.add_index(BY_NODE, node_of_pod)
+    for store in made.values():
+        store.add_index(BY_WORKSPACE, of_machine)
+    return stores
