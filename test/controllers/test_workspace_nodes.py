@@ -662,6 +662,15 @@ def test_own_machines_that_leave_are_waited_for() -> None:
     assert told(plan) == ("False", "MachineDeleting")
 
 
+def test_a_node_goes_with_its_machine() -> None:
+    """A node whose Machine is being deleted is not counted on, however healthy it looks."""
+    nodes = (node("a", labels={"kaito.sh/workspace": "w", "kaito.sh/workspacenamespace": "ns"}),)
+    plan = decide(seen(type_=A10, count=1, nodes=nodes, machines=(machine(0, going=True, at_node="a"),)), NOW)
+
+    assert plan.status["workerNodes"] == []
+    assert told(plan) == ("False", "MachineDeleting")
+
+
 def test_a_node_whose_labels_no_longer_match_is_given_up() -> None:
     """The selector decides, on every reconcile: a node that was relabelled is replaced, its Machine told about."""
     own = machine(0, at_node="n1")
