@@ -18,11 +18,13 @@ from kaito.commands import (
     delete,
     explain,
     get,
+    history,
     logs,
     manager,
     node,
     plan,
     presets,
+    rollback,
     serve,
     skus,
     up,
@@ -54,6 +56,8 @@ app.command(rich_help_panel=_USE)(get.get)
 app.command(rich_help_panel=_USE, epilog=explain.EXAMPLES)(explain.explain)
 app.command(rich_help_panel=_USE)(chat.chat)
 app.command(rich_help_panel=_USE)(logs.logs)
+app.command(rich_help_panel=_USE)(history.history)
+app.command(rich_help_panel=_USE, epilog=rollback.EXAMPLES)(rollback.rollback)
 app.command(rich_help_panel=_USE)(delete.delete)
 app.command(rich_help_panel=_USE)(version.version)
 app.command(rich_help_panel=_RUN)(manager.manager)
