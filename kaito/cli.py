@@ -20,11 +20,13 @@ from kaito.commands import (
     explain,
     fakeazure,
     get,
+    history,
     logs,
     manager,
     node,
     plan,
     presets,
+    rollback,
     serve,
     skus,
     tune,
@@ -57,6 +59,8 @@ app.command(rich_help_panel=_USE)(get.get)
 app.command(rich_help_panel=_USE, epilog=explain.EXAMPLES)(explain.explain)
 app.command(rich_help_panel=_USE)(chat.chat)
 app.command(rich_help_panel=_USE)(logs.logs)
+app.command(rich_help_panel=_USE)(history.history)
+app.command(rich_help_panel=_USE, epilog=rollback.EXAMPLES)(rollback.rollback)
 app.command(rich_help_panel=_USE)(delete.delete)
 app.command(rich_help_panel=_USE, epilog=audit.EXAMPLES)(audit.audit)
 app.command(rich_help_panel=_USE)(version.version)
