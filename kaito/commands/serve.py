@@ -41,7 +41,8 @@ def serve(
     ] = None,
     max_loras: Annotated[int, typer.Option(min=1, help="Different adapters in one batch.")] = 4,
     max_lora_rank: Annotated[
-        int, typer.Option(min=1, max=512, help="Highest rank of an adapter, and of the sum of all that are combined.")
+        int,
+        typer.Option(min=1, max=512, help="Highest rank of an adapter, and of the sum of all that are combined."),
     ] = 64,
     cache: Annotated[
         Path | None,
