@@ -14,8 +14,10 @@ import typer
 from kaito.commands import (
     apiserver,
     apply,
+    audit,
     chat,
     delete,
+    fakeazure,
     get,
     logs,
     manager,
@@ -24,6 +26,7 @@ from kaito.commands import (
     presets,
     serve,
     skus,
+    tune,
     up,
     version,
 )
@@ -53,11 +56,15 @@ app.command(rich_help_panel=_USE)(get.get)
 app.command(rich_help_panel=_USE)(chat.chat)
 app.command(rich_help_panel=_USE)(logs.logs)
 app.command(rich_help_panel=_USE)(delete.delete)
+app.command(rich_help_panel=_USE, epilog=audit.EXAMPLES)(audit.audit)
 app.command(rich_help_panel=_USE)(version.version)
 app.command(rich_help_panel=_RUN)(manager.manager)
 app.command(rich_help_panel=_RUN)(serve.serve)
+app.command(rich_help_panel=_RUN, epilog=tune.EXAMPLES)(tune.tune)
 app.command(rich_help_panel=_RUN)(node.node)
 app.command(rich_help_panel=_RUN)(apiserver.apiserver)
+app.command(rich_help_panel=_RUN)(registry.registry)
+app.command(rich_help_panel=_RUN, epilog=fakeazure.EXAMPLES)(fakeazure.fake_azure)
 
 
 def main() -> None:

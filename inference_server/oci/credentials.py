@@ -56,7 +56,7 @@ class PullSecrets:
         found: list[Credential] = []
         for name in [name for name in wanted if name in there] if wanted else there:
             if self._folder is not None:
-                found += [c for c in _of_file(self._folder / name / FILE, reference) if c not in found]
+                found += [c for c in of_file(self._folder / name / FILE, reference) if c not in found]
         return found
 
     def missing(self, wanted: Iterable[str]) -> list[str]:
@@ -65,7 +65,8 @@ class PullSecrets:
         return [name for name in wanted if name not in there]
 
 
-def _of_file(path: Path, reference: Reference) -> list[Credential]:
+def of_file(path: Path, reference: Reference) -> list[Credential]:
+    """The credentials of one file for a repository, the most specific first; none where it cannot be read."""
     try:
         auths = json.loads(path.read_text(encoding="utf-8")).get("auths") or {}
         matches = sorted(

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from api.validation import Switches
     from manager.config import RestConfig
     from manager.manager import Manager
-    from provisioner import CloudProvider
 
 _CONTROLLERS = ("workspace", "machine")
-_PROVIDERS = ("local", "azure", "byo")
 _CRD_POLL = 2.0  # seconds between two looks for a CRD that is not there yet
 
 
@@ -77,6 +75,21 @@ def manager(
     registration_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds a launched machine may take to become a node.")
     ] = 900.0,
+    initialization_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds a node may take to show its GPUs; then it is replaced.")
+    ] = 900.0,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds pods may take to leave a node whose machine is deleted.")
+    ] = 900.0,
+    delete_foreign_instances: Annotated[
+        bool,
+        typer.Option(help="Remove unclaimed instances that the upstream provisioner made; else they are told of."),
+    ] = False,
+    leak_audit_interval: Annotated[
+        float, typer.Option(min=1, help="Seconds between two comparisons of the cloud with the Machines.")
+    ] = 300.0,
+    prices: Annotated[Path | None, typer.Option(help="File with prices of your own, for the leak audit.")] = None,
+    region: Annotated[str, typer.Option(envvar="LOCATION", help="Whose prices count.")] = "",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C."""
@@ -86,10 +99,13 @@ def manager(
     from controllers import (
         Limits,
         MachineSettings,
+        SweepLimits,
         WorkspaceSettings,
         add_machine_controller,
         add_workspace_controller,
     )
+    from controllers.leaks import add_leak_audit
+    from kaito.clouds import make_provider, rates
     from kaito.errors import CliError
     from kaito.webhooks import serve_webhooks
     from manager.errors import ConfigError, ManagerError
@@ -106,7 +122,9 @@ def manager(
     switches = _switches(admission_rules)
     # The SDK tells of every request and reply, headers and all.
     logging.getLogger("azure").setLevel(max(level, logging.WARNING))
-    cloud = _provider(provider, local_cloud_url, local_cloud_token_file) if "machine" in chosen else None
+    cloud = None
+    if "machine" in chosen:
+        cloud = make_provider(provider, url=local_cloud_url, token_file=local_cloud_token_file)
 
     async def run() -> None:
         config = await load_config(kubeconfig)
@@ -127,8 +145,9 @@ def manager(
             raise CliError(str(error), "see `kaito manager --help`", exit_code=2) from error
         mgr.add_healthz("ping", ping)
         stop = _stop_on_signals()
-        machine_api = await _await_crds(config, stop)
+        machine_api = True
         if "workspace" in chosen:
+            machine_api = await _await_crds(config, stop)
             settings = WorkspaceSettings(registry=preset_registry, machine_api=machine_api, switches=switches)
             add_workspace_controller(mgr, settings)
         if webhook_bind != "0":
@@ -140,9 +159,13 @@ def manager(
                 switches=switches,
                 cert_dir=webhook_cert_dir,
             )
-        if cloud is not None and machine_api:
-            limits = Limits(registration=registration_timeout)
-            add_machine_controller(mgr, cloud, MachineSettings(limits=limits))
+        if cloud is not None:
+            limits = Limits(
+                registration=registration_timeout, initialization=initialization_timeout, drain=drain_timeout
+            )
+            sweep = SweepLimits(foreign=delete_foreign_instances)
+            add_machine_controller(mgr, cloud, MachineSettings(limits=limits, sweep=sweep))
+            add_leak_audit(mgr, cloud, rates(prices, region or None), interval=leak_audit_interval)
         if not machine_api:
             mgr.add(lambda: _until_machines_are_served(mgr), name="machine-api", needs_leader=False)
         try:
@@ -173,25 +196,6 @@ def _chosen(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _provider(name: str, url: str, token_file: Path | None) -> CloudProvider:
-    from kaito.errors import CliError
-
-    if name == "local":
-        from api import catalog
-        from provisioner.local import LocalProvider
-
-        return LocalProvider(url, token_file, gpus_of={sku.instance_type: sku.gpus for sku in catalog.skus()})
-    if name == "azure":
-        return _azure()
-    if name in _PROVIDERS:
-        raise CliError(
-            f"--provider={name} is not in this release yet",
-            "use --provider=azure or local, or run --controllers=workspace beside another provisioner of Machines",
-            exit_code=2,
-        )
-    raise CliError(f"--provider={name}: unknown cloud", f"choose of {', '.join(_PROVIDERS)}", exit_code=2)
-
-
 def _switches(text: str) -> Switches:
     from api.validation import Switches, UnknownSwitch
     from kaito.errors import CliError
@@ -200,25 +204,6 @@ def _switches(text: str) -> Switches:
         return Switches.parse(text)
     except UnknownSwitch as error:
         raise CliError(f"--admission-rules: {error.message}", error.next_step, exit_code=2) from error
-
-
-def _azure() -> CloudProvider:
-    """The provider of the cluster that the environment names, under the upstream provisioner's variables."""
-    import os
-
-    from kaito.errors import CliError
-    from provisioner.azure import AzureProvider, AzureSettings, InvalidSettings
-
-    try:
-        settings = AzureSettings.from_env(os.environ)
-    except InvalidSettings as error:
-        raise CliError(
-            f"--provider=azure: {error}",
-            "set the variables; in a cluster they come from the ConfigMap kaito-azure (config/manager/azure.yaml) "
-            "and from the service account's annotation",
-            exit_code=2,
-        ) from error
-    return AzureProvider(settings)
 
 
 def _stop_on_signals() -> asyncio.Event:
