@@ -69,6 +69,7 @@ app.command(rich_help_panel=_RUN)(serve.serve)
 app.command(rich_help_panel=_RUN, epilog=tune.EXAMPLES)(tune.tune)
 app.command(rich_help_panel=_RUN)(node.node)
 app.command(rich_help_panel=_RUN)(apiserver.apiserver)
+app.command(rich_help_panel=_RUN)(registry.registry)
 app.command(rich_help_panel=_RUN, epilog=fakeazure.EXAMPLES)(fakeazure.fake_azure)
 
 
