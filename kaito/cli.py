@@ -17,6 +17,7 @@ from kaito.commands import (
     audit,
     chat,
     delete,
+    doctor,
     fakeazure,
     get,
     logs,
@@ -56,6 +57,7 @@ app.command(rich_help_panel=_USE)(chat.chat)
 app.command(rich_help_panel=_USE)(logs.logs)
 app.command(rich_help_panel=_USE)(delete.delete)
 app.command(rich_help_panel=_USE, epilog=audit.EXAMPLES)(audit.audit)
+app.command(rich_help_panel=_USE, epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(rich_help_panel=_USE)(version.version)
 app.command(rich_help_panel=_RUN)(manager.manager)
 app.command(rich_help_panel=_RUN)(serve.serve)
