@@ -27,6 +27,13 @@ MACHINE_LAUNCHED: Final = "MachineLaunched"
 MACHINE_REGISTERED: Final = "MachineRegistered"
 MACHINE_INITIALIZED: Final = "MachineInitialized"
 
+# NodeClaim
+NODECLAIM_LAUNCHED: Final = "Launched"
+NODECLAIM_REGISTERED: Final = "Registered"
+NODECLAIM_INITIALIZED: Final = "Initialized"
+DRAINED: Final = "Drained"
+INSTANCE_TERMINATING: Final = "InstanceTerminating"
+
 # Workspace
 MACHINE_READY: Final = "MachineReady"
 RESOURCE_READY: Final = "ResourceReady"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from api.validation import DEFAULT, Switches
+from controllers.machine.garbage import SweepLimits
 from controllers.machine.model import Limits
 
 DEFAULT_REGISTRY = "mcr.microsoft.com/aks/kaito"
@@ -37,8 +38,14 @@ class WorkspaceSettings:
 
 @dataclass(frozen=True, slots=True)
 class MachineSettings:
-    """Of the Machine controller. Its reconciles wait for the cloud's replies, so many run at once."""
+    """Of the Machine controller. Its reconciles wait for the cloud's replies, so many run at once.
+
+    Attributes:
+        kinds_poll: seconds between two looks for a kind that the cluster does not serve yet.
+    """
 
     limits: Limits = field(default_factory=Limits)
+    sweep: SweepLimits = field(default_factory=SweepLimits)
     max_concurrent: int = 20
+    kinds_poll: float = 5.0
     clock: Callable[[], datetime] = utc_now

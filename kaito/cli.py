@@ -27,6 +27,7 @@ from kaito.commands import (
     presets,
     serve,
     skus,
+    tune,
     up,
     version,
 )
@@ -61,6 +62,7 @@ app.command(rich_help_panel=_USE, epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(rich_help_panel=_USE)(version.version)
 app.command(rich_help_panel=_RUN)(manager.manager)
 app.command(rich_help_panel=_RUN)(serve.serve)
+app.command(rich_help_panel=_RUN, epilog=tune.EXAMPLES)(tune.tune)
 app.command(rich_help_panel=_RUN)(node.node)
 app.command(rich_help_panel=_RUN)(apiserver.apiserver)
 app.command(rich_help_panel=_RUN, epilog=fakeazure.EXAMPLES)(fakeazure.fake_azure)

@@ -77,6 +77,11 @@ def progress(machine: Obj) -> Why:
     if machine["metadata"].get("deletionTimestamp"):
         return Why.of(Cause(Reason.MACHINE_DELETING, {"machine": name}))
     conditions = conditions_of(machine)
+    launched = find(conditions, MACHINE_LAUNCHED)
+    if launched is not None and launched.status == Status.UNKNOWN and launched.reason:
+        creating = launched.reason == "InstanceCreating"  # said in the Workspace's own word
+        reason = str(Reason.MACHINE_CREATING) if creating else launched.reason
+        return Why(reason, f"Machine {name}: {launched.message}")
     if not is_true(conditions, MACHINE_LAUNCHED):
         facts = {"machine": name, "instance_type": instance_type(machine)}
         return Why.of(Cause(Reason.MACHINE_CREATING, facts))

@@ -75,6 +75,16 @@ def manager(
     registration_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds a launched machine may take to become a node.")
     ] = 900.0,
+    initialization_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds a node may take to show its GPUs; then it is replaced.")
+    ] = 900.0,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds pods may take to leave a node whose machine is deleted.")
+    ] = 900.0,
+    delete_foreign_instances: Annotated[
+        bool,
+        typer.Option(help="Remove unclaimed instances that the upstream provisioner made; else they are told of."),
+    ] = False,
     leak_audit_interval: Annotated[
         float, typer.Option(min=1, help="Seconds between two comparisons of the cloud with the Machines.")
     ] = 300.0,
@@ -89,6 +99,7 @@ def manager(
     from controllers import (
         Limits,
         MachineSettings,
+        SweepLimits,
         WorkspaceSettings,
         add_machine_controller,
         add_workspace_controller,
@@ -134,8 +145,9 @@ def manager(
             raise CliError(str(error), "see `kaito manager --help`", exit_code=2) from error
         mgr.add_healthz("ping", ping)
         stop = _stop_on_signals()
-        machine_api = await _await_crds(config, stop)
+        machine_api = True
         if "workspace" in chosen:
+            machine_api = await _await_crds(config, stop)
             settings = WorkspaceSettings(registry=preset_registry, machine_api=machine_api, switches=switches)
             add_workspace_controller(mgr, settings)
         if webhook_bind != "0":
@@ -147,9 +159,12 @@ def manager(
                 switches=switches,
                 cert_dir=webhook_cert_dir,
             )
-        if cloud is not None and machine_api:
-            limits = Limits(registration=registration_timeout)
-            add_machine_controller(mgr, cloud, MachineSettings(limits=limits))
+        if cloud is not None:
+            limits = Limits(
+                registration=registration_timeout, initialization=initialization_timeout, drain=drain_timeout
+            )
+            sweep = SweepLimits(foreign=delete_foreign_instances)
+            add_machine_controller(mgr, cloud, MachineSettings(limits=limits, sweep=sweep))
             add_leak_audit(mgr, cloud, rates(prices, region or None), interval=leak_audit_interval)
         if not machine_api:
             mgr.add(lambda: _until_machines_are_served(mgr), name="machine-api", needs_leader=False)
