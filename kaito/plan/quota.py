@@ -1,8 +1,8 @@
 """Asking a cloud how many nodes its quota still allows, for `kaito plan --quota`.
 
-In: the name of a cloud, whose settings are the environment's. Out: an answer that is read once, before anything is
-judged, so that the judgement stays pure. A cloud that cannot be asked ends the command: a plan that silently left the
-quota out would promise too much.
+In: the name of a cloud, whose settings are the environment's. Out: an answer that is read once, before anything
+is judged, so that the judgement stays pure. A cloud that cannot be asked ends the command: a plan that silently
+left the quota out would promise too much.
 """
 
 from __future__ import annotations
