@@ -17,6 +17,7 @@ from kaito.commands import (
     audit,
     chat,
     delete,
+    doctor,
     explain,
     fakeazure,
     get,
@@ -26,6 +27,7 @@ from kaito.commands import (
     node,
     plan,
     presets,
+    registry,
     rollback,
     serve,
     skus,
@@ -63,6 +65,7 @@ app.command(rich_help_panel=_USE)(history.history)
 app.command(rich_help_panel=_USE, epilog=rollback.EXAMPLES)(rollback.rollback)
 app.command(rich_help_panel=_USE)(delete.delete)
 app.command(rich_help_panel=_USE, epilog=audit.EXAMPLES)(audit.audit)
+app.command(rich_help_panel=_USE, epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(rich_help_panel=_USE)(version.version)
 app.command(rich_help_panel=_RUN)(manager.manager)
 app.command(rich_help_panel=_RUN)(serve.serve)
