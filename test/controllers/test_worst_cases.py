@@ -154,7 +154,7 @@ async def test_a_deletion_that_does_not_end(world: Any) -> None:
         await world.gone()
 
     assert name in told["message"]
-    assert "Deleting (turn: the operator's)" in lines[0]
+    assert lines[0] == f"Workspace {world.namespace}/w: Deleting (turn: the operator's)"
     assert of_machine.state == "Deleting"
 
 
