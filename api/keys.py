@@ -33,6 +33,8 @@ NODEPOOL_NAME: Final = "kaito"
 REGISTERED_LABEL: Final = "karpenter.sh/registered"
 INITIALIZED_LABEL: Final = "karpenter.sh/initialized"
 CAPACITY_TYPE_LABEL: Final = "karpenter.sh/capacity-type"
+AZURE_SKU_NAME_LABEL: Final = "karpenter.azure.com/sku-name"
+AWS_GPU_COUNT_LABEL: Final = "karpenter.k8s.aws/instance-gpu-count"
 
 # ------------------------------------------------------------------ labels of Kubernetes and of GPU nodes
 INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
@@ -55,6 +57,8 @@ GPU_TAINT_KEY: Final = "sku"
 GPU_TAINT_VALUE: Final = "gpu"
 GPU_TAINT_EFFECT: Final = "NoSchedule"
 DISRUPTED_TAINT: Final = "karpenter.sh/disrupted"
+SPOT_TAINT_KEY: Final = "kubernetes.azure.com/scalesetpriority"  # AKS puts it on every spot node
+SPOT_TAINT_VALUE: Final = "spot"
 
 # ------------------------------------------------------------------ resources
 GPU_RESOURCE: Final = "nvidia.com/gpu"
@@ -79,12 +83,23 @@ NODE_CLASS_NAME: Final = "kaito.sh/node-class-name"
 PERFORMANCE_MODE: Final = "kaito.sh/performance-mode"
 USE_LOCAL_WEIGHTS: Final = "kaito.sh/use-local-weights"
 MODEL_STREAMING: Final = "kaito.sh/model-streaming"
+NODE_PROVISIONING: Final = "kaito.sh/node-provisioning"
+PROVISION_AUTO: Final = "auto"  # nodes that match first, new ones for what is missing
+PROVISION_NEVER: Final = "never"  # only nodes that match
+PROVISION_ALWAYS: Final = "always"  # only nodes made for this Workspace
+CAPACITY_TYPE: Final = "kaito.sh/capacity-type"
+SPOT: Final = "spot"
+ON_DEMAND: Final = "on-demand"
 LINKED: Final = "karpenter.sh/linked"
 DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
 NODECLAIM_TERMINATION_TIMESTAMP: Final = "karpenter.sh/nodeclaim-termination-timestamp"
 
 # Domains of the label keys that KAITO itself writes; a selector made of these alone selects nothing of the user's.
 RESERVED_LABEL_DOMAINS: Final = ("kaito.sh", "kaito.io", "karpenter.sh")
+
+# ------------------------------------------------------------------ the node class of NodeClaims
+NODE_CLASS_KIND: Final = "KaitoNodeClass"  # in our own group
+NODE_CLASS: Final = "default"
 
 # ------------------------------------------------------------------ names inside a Workspace's objects
 INFERENCE_CONFIG_KEY: Final = "inference_config.yaml"

@@ -34,7 +34,7 @@ class Reason(StrEnum):
     MACHINE_NOT_REGISTERED = "MachineNotRegistered"  # machine
     MACHINE_API_MISSING = "MachineApiMissing"
     NODE_NOT_READY = "NodeNotReady"  # node, message
-    GPU_NOT_VISIBLE = "GpuNotVisible"  # node, resource
+    GPU_NOT_VISIBLE = "GpuNotVisible"  # node, resource, wait
     NODES_READY = "NodesReady"  # nodes
     # -- the workload
     WORKLOAD_PENDING = "WorkloadPending"  # ready, wanted
@@ -52,16 +52,24 @@ class Reason(StrEnum):
     WAITING_FOR_RESOURCE = "WaitingForResource"
     RECONCILE_FAILED = "ReconcileFailed"  # error
     DELETING = "Deleting"
-    DISTRIBUTED_NOT_SUPPORTED = "DistributedNotSupported"  # preset
     INSTANCE_TYPE_NEEDED = "InstanceTypeNeeded"  # labels
     KIND_TOGGLED = "InvalidToggle"  # field
     NODE_MISMATCH = "NodeMismatch"  # node, machine
     MACHINE_DELETING = "MachineDeleting"  # machine
     CONTAINER_START_FAILED = "ContainerStartFailed"  # pod, message
     REPLICAS_REFUSED = "ReplicasRefused"  # message
+    MODEL_UNKNOWN = "ModelUnknown"  # preset
+    MODEL_DOES_NOT_FIT = "ModelDoesNotFit"  # preset, why
+    NO_INSTANCE_TYPE_FITS = "NoInstanceTypeFits"  # preset, why
+    NO_NODE_MATCHES = "NoNodeMatches"  # labels
+    NODES_MISSING = "NodesMissing"  # labels, ready, wanted, matching
+    NODECLAIM_API_MISSING = "NodeClaimApiMissing"
     # -- upstream's own words, which scripts of the seed's era match on
     CREATE_MACHINE_PENDING = "CreateMachinePending"  # count
     MACHINE_CREATION_FAILED = "machineFailedCreation"  # machine, error
+    CREATE_NODECLAIM_PENDING = "CreateNodeClaimPending"  # count
+    NODECLAIM_CREATION_FAILED = "nodeClaimFailedCreation"  # machine, error
+    NODECLAIM_NOT_READY = "NodeClaimNotReady"  # machine, instance_type, state
     NODE_PLUGINS_READY = "installNodePluginsSuccess"
     RESOURCE_SUCCESS = "workspaceResourceStatusSuccess"
     INFERENCE_SUCCESS = "WorkspaceInferenceStatusSuccess"
@@ -113,7 +121,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.MACHINE_NOT_REGISTERED: "Machine {machine} was launched and its node has not joined the cluster yet",
     Reason.MACHINE_API_MISSING: "The cluster does not serve machines.karpenter.sh",
     Reason.NODE_NOT_READY: "Node {node} is not Ready: {message}",
-    Reason.GPU_NOT_VISIBLE: "Node {node} is Ready and offers no {resource}",
+    Reason.GPU_NOT_VISIBLE: "Node {node} is Ready and offers no {resource}: {wait}",
     Reason.NODES_READY: "Nodes are ready: {nodes}",
     Reason.WORKLOAD_PENDING: "{ready} of {wanted} replicas are ready",
     Reason.WORKLOAD_CONFLICT: "A {kind} named {name} exists and belongs to something else",
@@ -129,7 +137,6 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.WAITING_FOR_RESOURCE: "The workload is created once the nodes are ready",
     Reason.RECONCILE_FAILED: "The last attempt failed: {error}",
     Reason.DELETING: "The workspace is being deleted",
-    Reason.DISTRIBUTED_NOT_SUPPORTED: "This release does not spread preset {preset} over several nodes yet",
     Reason.INSTANCE_TYPE_NEEDED: "No node matches {labels}, and resource.instanceType is absent",
     Reason.KIND_TOGGLED: "{field} field cannot be toggled once set",
     Reason.NODE_MISMATCH: "Node {node} of Machine {machine} does not have the workspace's labels or instance type",
@@ -138,6 +145,16 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.REPLICAS_REFUSED: "The pods could not be created: {message}",
     Reason.CREATE_MACHINE_PENDING: "creating {count} machines",
     Reason.MACHINE_CREATION_FAILED: "Machine {machine} could not be created: {error}",
+    Reason.MODEL_UNKNOWN: "The catalogue does not know {preset}, so how many GPUs and nodes it needs is not known",
+    Reason.MODEL_DOES_NOT_FIT: "{preset} does not fit: {why}",
+    Reason.NO_INSTANCE_TYPE_FITS: "No instance type of the catalogue holds {preset}: {why}",
+    Reason.NO_NODE_MATCHES: "No node matches {labels}, and none is made for this workspace",
+    Reason.NODES_MISSING: "{matching} nodes match {labels}, {ready} of them can be used and {wanted} are wanted, "
+    "and none is made for this workspace",
+    Reason.NODECLAIM_API_MISSING: "The cluster does not serve nodeclaims.karpenter.sh",
+    Reason.CREATE_NODECLAIM_PENDING: "creating {count} node claims",
+    Reason.NODECLAIM_CREATION_FAILED: "NodeClaim {machine} could not be created: {error}",
+    Reason.NODECLAIM_NOT_READY: "NodeClaim {machine} ({instance_type}): {state}",
     Reason.NODE_PLUGINS_READY: "machines plugins have been installed successfully",
     Reason.RESOURCE_SUCCESS: "workspace resource is ready",
     Reason.INFERENCE_SUCCESS: "Inference has been deployed successfully",
@@ -177,11 +194,18 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.PLACEHOLDER_IN_SPEC: "Replace it with a value of yours and apply the manifest again",
     Reason.MACHINE_API_MISSING: "Install the CRDs (kubectl apply -k config/crd)",
     Reason.GPU_NOT_VISIBLE: "Check that the NVIDIA device plugin runs on the node",
+    Reason.MODEL_UNKNOWN: "Create it again with resource.count and resource.instanceType, or use one of "
+    "`kaito presets`",
+    Reason.MODEL_DOES_NOT_FIT: "Create it again with a larger instance type or another count (`kaito plan` shows "
+    "what holds it), or annotate it with kaito.sh/bypass-resource-checks to try all the same",
+    Reason.NO_INSTANCE_TYPE_FITS: "Write resource.instanceType, or ask for less context",
+    Reason.NODES_MISSING: "Label more nodes, or set the annotation kaito.sh/node-provisioning to auto",
+    Reason.NO_NODE_MATCHES: "Label nodes that you have, or set the annotation kaito.sh/node-provisioning to auto",
+    Reason.NODECLAIM_API_MISSING: "Install Karpenter or the CRD (kubectl apply --server-side -k config/nodeclaim)",
     Reason.IMAGE_PULL_FAILED: "Check the image name and the pull secret",
     Reason.CRASH_LOOP: "`kaito logs` or `kubectl logs --previous` shows its output",
     Reason.OUT_OF_MEMORY: "Choose an instance type with more memory, or a smaller model",
     Reason.WORKLOAD_CONFLICT: "Rename the workspace or remove the other object",
-    Reason.DISTRIBUTED_NOT_SUPPORTED: "Choose a model that fits one node, or an instance type with more GPUs",
     Reason.INSTANCE_TYPE_NEEDED: "Set resource.instanceType, or label nodes that you have",
     Reason.NODE_MISMATCH: "Undo the change, or delete the Machine to have a new one made",
     Reason.KIND_TOGGLED: "Give this one another name, or delete the workspace first",

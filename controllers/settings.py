@@ -33,7 +33,11 @@ class WorkspaceSettings:
 
     Attributes:
         registry: where the images of presets are.
-        machine_api: the cluster serves Machines; found out before the controller is added.
+        node_api: what is created for a missing node: "machine" or "nodeclaim".
+        machine_api: the cluster serves that kind; found out before the controller is added. Otherwise it is looked
+            for every ``crd_poll`` seconds, and used from then on.
+        gpu_deadline: seconds that a Ready node may take to show its GPUs before somebody has to look.
+        node_grace: seconds that a node which matches and is not Ready is waited for before one is made instead.
         max_concurrent: Workspaces that are reconciled at the same time.
         switches: what is admitted; the webhook must have the same.
         pod_reader: asks pods for their own word; None asks them at their own addresses.
@@ -43,7 +47,11 @@ class WorkspaceSettings:
     """
 
     registry: str = DEFAULT_REGISTRY
+    node_api: str = "machine"
     machine_api: bool = True
+    crd_poll: float = 30.0
+    gpu_deadline: float = 300.0
+    node_grace: float = 300.0
     max_concurrent: int = 5
     switches: Switches = DEFAULT
     version: str = field(default_factory=installed_version)

@@ -1,6 +1,6 @@
 """What exists for a Workspace beside its Deployment and Service, and whose an object is.
 
-In: objects from the cache. Out: :class:`Children`, a part of the observation, and :func:`claim`. Pure. The owner
+In: objects from the cache. Out: :class:`Children`, a part of the observation, and :func:`whose`. Pure. The owner
 reference decides, never the name alone: what belongs to somebody else is not touched, and what an earlier
 Workspace of the same name left behind is not served from.
 """
@@ -27,7 +27,6 @@ class Children:
         configs: the ConfigMap that ``inference.config`` names, by that name, None for one that is not there; the
             whole is None where nobody looked.
         revisions: ControllerRevisions that bear the Workspace's label; not all need to be the Workspace's.
-        neighbours: pods of other Workspaces on the nodes that match.
         upgrade: pods may be replaced only because this operator makes them differently than the one before.
         operator: the operator's version.
     """
@@ -37,12 +36,11 @@ class Children:
     adapters: Obj | None = None
     configs: Mapping[str, Obj | None] | None = None
     revisions: tuple[Obj, ...] = ()
-    neighbours: tuple[Obj, ...] = ()
     upgrade: bool = False
     operator: str = ""
 
 
-class Claim(Enum):
+class Whose(Enum):
     """Whose an object of a needed name is.
 
     OURS is controlled by this very Workspace. ORPHAN was made by us and lost its owner (deleted with
@@ -57,17 +55,17 @@ class Claim(Enum):
     FOREIGN = "foreign"
 
 
-def claim(name: str, uid: str, stored: Obj | None) -> Claim:
+def whose(name: str, uid: str, stored: Obj | None) -> Whose:
     """Whose ``stored`` is, seen from the Workspace of this name and uid."""
     if stored is None:
-        return Claim.ABSENT
+        return Whose.ABSENT
     meta = stored["metadata"]
     owner = next((item for item in meta.get("ownerReferences") or [] if item.get("controller")), None)
     if owner is None:
         ours = (meta.get("labels") or {}).get(keys.WORKSPACE_LABEL) == name
-        return Claim.ORPHAN if ours and FINGERPRINT in (meta.get("annotations") or {}) else Claim.FOREIGN
+        return Whose.ORPHAN if ours and FINGERPRINT in (meta.get("annotations") or {}) else Whose.FOREIGN
     if owner.get("uid") == uid:
-        return Claim.OURS
+        return Whose.OURS
     group = str(owner.get("apiVersion") or "").partition("/")[0]
     same = (group, owner.get("kind"), owner.get("name")) == (keys.KAITO_GROUP, "Workspace", name)
-    return Claim.LEFTOVER if same else Claim.FOREIGN
+    return Whose.LEFTOVER if same else Whose.FOREIGN

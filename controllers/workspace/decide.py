@@ -12,6 +12,7 @@ from datetime import datetime
 from api import keys
 from api.conditions import INFERENCE_READY, JOB_STARTED, RESOURCE_READY, Status
 from api.reasons import Cause, Reason
+from controllers.workspace import pace
 from controllers.workspace.deletion import deletion
 from controllers.workspace.findings import Finding
 from controllers.workspace.inference_status import inference_finding
@@ -26,8 +27,8 @@ from controllers.workspace.model import (
     Why,
 )
 from controllers.workspace.nodes import Selection, select
-from controllers.workspace.pace import asking, look_again
-from controllers.workspace.resource_status import resource_findings
+from controllers.workspace.pace import asking
+from controllers.workspace.resource_status import look_again, resource_findings
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
 from controllers.workspace.workload.steps import workload_steps
@@ -40,11 +41,11 @@ def decide(obs: Observation, now: datetime) -> Plan:
     held = keys.WORKSPACE_FINALIZER in (obs.obj["metadata"].get("finalizers") or [])
     # First of all: a Machine of a Workspace without a finalizer can be left behind.
     first: tuple[Action, ...] = () if held else (AddFinalizer(),)
-    target = target_of(obs)
+    target = target_of(obs, now)
     if isinstance(target, Cause):
         return Plan(actions=first, status=_refused_status(obs, target, now))
-    selection = select(obs, target)
-    resource = resource_findings(obs, target, selection)
+    selection = select(obs, target, now)
+    resource = resource_findings(obs, target, selection, now)
     resource_ready = resource[-1].status == Status.TRUE
     workload = workload_steps(obs, target, nodes_ready=resource_ready)
     parts = (*resource, inference_finding(workload.told(obs), now))
@@ -54,7 +55,8 @@ def decide(obs: Observation, now: datetime) -> Plan:
         *workload.actions,
     )
     status = status_of(obs, (*parts, *whole(parts[1:])), now, nodes=selection.nodes, count=target.count)
-    again = workload.retry or look_again(obs, now)
+    times = (workload.retry, pace.look_again(obs, now), look_again(obs, target, selection, now))
+    again = min((seconds for seconds in times if seconds is not None), default=None)
     return Plan(actions, status, again, workload.outdated, ask=asking(obs), findings=parts)
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from api import keys
 from api.conditions import READY, WORKSPACE_DELETING, Status, conditions_of, find
 from api.reasons import Cause, Reason
-from controllers.workspace.children import Claim, claim
+from controllers.workspace.children import Whose, whose
 from controllers.workspace.findings import Finding, Turn, turn_of
 from controllers.workspace.model import Action, DeleteMachine, DeleteOwned, Observation, Plan, RemoveFinalizer, Why
 from controllers.workspace.status import status_of, whole
@@ -68,7 +68,7 @@ def _workload(obs: Observation) -> Iterator[Action]:
     for resource, suffix, obj in stored:
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             continue
-        if claim(obs.name, obs.uid, obj) is Claim.OURS:
+        if whose(obs.name, obs.uid, obj) is Whose.OURS:
             yield DeleteOwned(resource, obj["metadata"]["uid"], f"{obs.name}{suffix}")
 
 

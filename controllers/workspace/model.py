@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from api.adapters import ObservedAdapters
 from api.progress import LoadProgress
 from api.reasons import Cause, Fact
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
-from controllers.workspace.children import Children, Claim, claim
+from controllers.workspace.children import Children, Whose, whose
+from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from manager.types import Obj, Resource
 
 
@@ -75,6 +76,43 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRules:
+    """How long nodes are waited for, in seconds.
+
+    Attributes:
+        gpu_deadline: a Ready node may take so long to show its GPUs.
+        node_grace: a node that matches and is not Ready is waited for so long before one is made in its place.
+    """
+
+    gpu_deadline: float = 300.0
+    node_grace: float = 300.0
+
+
+DEFAULT_RULES: Final = NodeRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """That a Workspace ("namespace/name") says it uses a node. ``created`` is the Workspace's own time."""
+
+    workspace: str
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUse:
+    """Who uses a node.
+
+    Attributes:
+        claims: the Workspaces whose status names it.
+        gpus: GPUs that its living pods ask for, by Workspace; "" stands for pods of no Workspace.
+    """
+
+    claims: tuple[Claim, ...] = ()
+    gpus: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class PodReport:
     """A pod's own word, as last heard. ``failed`` says why there is none; then the rest is empty."""
 
@@ -91,10 +129,13 @@ class Observation:
         obj: the Workspace as stored.
         workspace: its typed view; None when it does not have the shape of one.
         problem: why there is no typed view.
-        machines: every Machine that bears this Workspace's labels. Read live while the Workspace is being
-            deleted, because what the cache has not seen yet would be left behind.
+        machines: every Machine (or NodeClaim) that bears this Workspace's labels. Read live while the Workspace is
+            being deleted, because what the cache has not seen yet would be left behind.
         nodes: the nodes that match the label selector.
-        machine_api: the cluster serves Machines.
+        use: who uses the nodes that match, by the node's name.
+        machine_api: the cluster serves the kind that ``node_api`` names.
+        node_api: what is created for a missing node.
+        rules: how long nodes are waited for.
         registry: where preset images are.
         switches: what is admitted; the webhook's.
         failures: what could not be done in this reconcile; the status is decided anew with them.
@@ -111,7 +152,10 @@ class Observation:
     deployment: Obj | None = None
     service: Obj | None = None
     pods: tuple[Obj, ...] = ()
+    use: Mapping[str, NodeUse] = field(default_factory=dict)
     machine_api: bool = True
+    node_api: NodeApi = MACHINE_API
+    rules: NodeRules = DEFAULT_RULES
     registry: str = ""
     switches: Switches = DEFAULT
     failures: tuple[Failure, ...] = ()
@@ -140,9 +184,14 @@ class Observation:
     def deleting(self) -> bool:
         return bool(self.obj["metadata"].get("deletionTimestamp"))
 
+    @property
+    def deployed(self) -> bool:
+        """Whether its workload exists, so that what it was made for must not be thought over."""
+        return self.workload is not None
+
     def owns(self, obj: Obj | None) -> bool:
         """Whether this very Workspace controls that object."""
-        return claim(self.name, self.uid, obj) is Claim.OURS
+        return whose(self.name, self.uid, obj) is Whose.OURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +206,14 @@ class RemoveFinalizer:
 
 @dataclass(frozen=True, slots=True)
 class CreateMachine:
-    """Create one Machine; that it exists already is success."""
+    """Create one Machine or NodeClaim; that it exists already is success."""
 
     body: Obj
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteMachine:
-    """Ask one Machine to go."""
+    """Ask one Machine or NodeClaim to go."""
 
     name: str
     uid: str

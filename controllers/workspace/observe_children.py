@@ -6,7 +6,6 @@ engine's settings: of ConfigMaps that are not ours the cache holds the metadata 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from api import keys
@@ -19,7 +18,6 @@ from manager.store import Store
 from manager.types import Obj
 
 BY_WORKSPACE = "workspace"  # index: "namespace/name" of the Workspace that an object's labels name
-BY_NODE = "node"  # index on pods
 BY_CONFIG = "config"  # index on Workspaces: "namespace/name" of the ConfigMap that inference.config names
 
 
@@ -32,25 +30,22 @@ class ChildStores:
     configmaps: Store
     adapters: Store
     revisions: Store
-    pods: Store
 
 
 async def observe_children(
-    client: Client, stores: ChildStores, obj: Obj, workspace: Workspace | None, nodes: Iterable[Obj], operator: str
+    client: Client, stores: ChildStores, obj: Obj, workspace: Workspace | None, operator: str
 ) -> Children:
     """The children of a Workspace as stored."""
     name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
     key, adapters = f"{namespace}/{name}", name + keys.ADAPTERS_CONFIG_SUFFIX
     # Of one without the label, which cannot be ours, the metadata is all that is needed.
     known = stores.adapters.get(adapters, namespace) or stores.configmaps.get(adapters, namespace)
-    others = (pod for node in nodes for pod in stores.pods.by_index(BY_NODE, str(node["metadata"]["name"])))
     return Children(
         statefulset=stores.statefulsets.get(name, namespace),
         headless=stores.services.get(name + keys.HEADLESS_SUFFIX, namespace),
         adapters=known,
         configs=await _configs(client, stores, workspace, namespace),
         revisions=tuple(stores.revisions.by_index(BY_WORKSPACE, key)),
-        neighbours=tuple(pod for pod in others if of_label(pod) != [key]),
         upgrade=(obj["metadata"].get("annotations") or {}).get(keys.UPGRADE) == "true",
         operator=operator,
     )
@@ -74,12 +69,6 @@ def of_label(obj: Obj) -> list[str]:
     """The Workspace that an object's label names, as "namespace/name"."""
     name = (obj["metadata"].get("labels") or {}).get(keys.WORKSPACE_LABEL)
     return [f"{obj['metadata']['namespace']}/{name}"] if name else []
-
-
-def of_node(pod: Obj) -> list[str]:
-    """The node that a pod is bound to."""
-    node = (pod.get("spec") or {}).get("nodeName")
-    return [str(node)] if node else []
 
 
 def of_config(workspace: Obj) -> list[str]:

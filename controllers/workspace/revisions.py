@@ -10,7 +10,7 @@ from typing import Final
 
 from api import keys
 from controllers.resources import WORKSPACES
-from controllers.workspace.children import Claim, claim
+from controllers.workspace.children import Whose, whose
 from controllers.workspace.model import Action, Annotate, Apply, DeleteOwned, Observation
 from controllers.workspace.owned import annotated, digest, owned_metadata
 from manager.resources import CONTROLLERREVISIONS
@@ -33,10 +33,10 @@ def revision_steps(obs: Observation) -> tuple[int, tuple[Action, ...]]:
     actions: list[Action] = []
     own: dict[str, Obj] = {}
     for stored in obs.children.revisions:
-        whose = claim(obs.name, obs.uid, stored)
-        if whose is Claim.OURS:
+        found = whose(obs.name, obs.uid, stored)
+        if found is Whose.OURS:
             own[str(stored["metadata"]["name"])] = stored
-        elif whose is Claim.LEFTOVER and stored["metadata"]["name"] == name:
+        elif found is Whose.LEFTOVER and stored["metadata"]["name"] == name:
             return 0, (DeleteOwned(CONTROLLERREVISIONS, stored["metadata"]["uid"], name),)
     highest = max((number(item) for key, item in own.items() if key != name), default=0)
     current = number(own[name]) if name in own else 0

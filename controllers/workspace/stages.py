@@ -22,7 +22,7 @@ from api.conditions import (
 )
 from api.errors import UnknownPreset
 from controllers.workspace.history import Kind, Took
-from controllers.workspace.machines import instance_type
+from controllers.workspace.made import instance_type
 from controllers.workspace.model import Observation, Stage
 from controllers.workspace.pods import is_leaving, newest_revision
 from manager.types import Obj

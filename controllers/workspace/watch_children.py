@@ -1,7 +1,7 @@
 """What the Workspace controller watches of its children, as little as tells enough.
 
-In: a manager and the controller's builder. Out: the stores to read. Whatever clusters have many of (pods,
-ConfigMaps, ControllerRevisions) is held only where it bears a Workspace's label, or by its metadata.
+In: a manager and the controller's builder. Out: the stores to read. Whatever clusters have many of (ConfigMaps,
+ControllerRevisions) is held only where it bears a Workspace's label, or by its metadata.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from api import keys
 from controllers.resources import WORKSPACES
 from controllers.workspace.observe_children import (
     BY_CONFIG,
-    BY_NODE,
     BY_WORKSPACE,
     ChildStores,
     of_config,
     of_label,
-    of_node,
 )
 from manager.builder import ControllerBuilder
 from manager.handlers import enqueue_mapped
 from manager.manager import Manager
-from manager.resources import CONFIGMAPS, CONTROLLERREVISIONS, PODS, SERVICES, STATEFULSETS
+from manager.resources import CONFIGMAPS, CONTROLLERREVISIONS, SERVICES, STATEFULSETS
 from manager.sources import KindSource
 from manager.store import Store
 from manager.types import Obj, Request, Resource
@@ -45,16 +43,13 @@ def watch_children(mgr: Manager, builder: ControllerBuilder) -> ChildStores:
 
     builder.owns(STATEFULSETS)
     builder.watches_metadata(CONFIGMAPS, _users_of(workspaces))
-    stores = ChildStores(
+    return ChildStores(
         statefulsets=cache.informer(STATEFULSETS).store,
         services=cache.informer(SERVICES).store,
         configmaps=cache.informer(CONFIGMAPS, metadata_only=True).store,
         adapters=labelled(CONFIGMAPS),
         revisions=labelled(CONTROLLERREVISIONS),
-        pods=labelled(PODS),
     )
-    stores.pods.add_index(BY_NODE, of_node)
-    return stores
 
 
 def _users_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     import asyncio
 
     from api.validation import Switches
+    from controllers import MachineSettings
     from manager.config import RestConfig
     from manager.manager import Manager
+    from manager.types import Resource
     from provisioner import CloudProvider
 
 _CONTROLLERS = ("workspace", "machine")
 _PROVIDERS = ("local", "azure", "byo")
-_CRD_POLL = 2.0  # seconds between two looks for a CRD that is not there yet
+_CRD_POLL = 2.0  # seconds between two looks for a CRD that is not there yet and that nothing works without
+_CRD_POLL_LATER = 30.0  # and for one that may well be absent for good
 
 
 def manager(
@@ -81,6 +84,20 @@ def manager(
     debug_bind: Annotated[
         str, typer.Option(help="Loopback host:port of /debug (tasks, memory, profile); 0 turns it off.")
     ] = "0",
+    node_api: Annotated[
+        str,
+        typer.Option(
+            help="What the workspace controller creates for a missing node: machine (karpenter.sh/v1alpha5, which "
+            "the machine controller serves), or nodeclaim (karpenter.sh/v1, for a cluster with Karpenter)."
+        ),
+    ] = "machine",
+    gpu_deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds a Ready node may take to show its GPUs before that is a fault.")
+    ] = 300.0,
+    node_grace: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds a matching node that is not Ready is waited for before one is made."),
+    ] = 300.0,
     registration_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds a launched machine may take to become a node.")
     ] = 900.0,
@@ -97,6 +114,7 @@ def manager(
         add_machine_controller,
         add_workspace_controller,
     )
+    from controllers.resources import MACHINES
     from kaito.errors import CliError
     from kaito.webhooks import serve_webhooks
     from manager.errors import ConfigError, ManagerError
@@ -110,7 +128,7 @@ def manager(
     if level is None:
         raise CliError(f"--log-level {log_level}: not a level", "use debug, info, warning or error", exit_code=2)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    switches = _switches(admission_rules)
+    switches, wanted = _switches(admission_rules), _node_api(node_api)
     # The SDK tells of every request and reply, headers and all.
     logging.getLogger("azure").setLevel(max(level, logging.WARNING))
     cloud = _provider(provider, local_cloud_url, local_cloud_token_file) if "machine" in chosen else None
@@ -134,13 +152,16 @@ def manager(
             raise CliError(str(error), "see `kaito manager --help`", exit_code=2) from error
         mgr.add_healthz("ping", ping)
         stop = _stop_on_signals()
-        machine_api = await _await_crds(config, stop)
+        served = await _await_crds(config, stop)
         if "workspace" in chosen:
             settings = WorkspaceSettings(
                 registry=preset_registry,
-                machine_api=machine_api,
+                node_api=node_api,
+                machine_api=wanted in served,
                 switches=switches,
                 upgrade_workloads=upgrade_workloads,
+                gpu_deadline=gpu_deadline,
+                node_grace=node_grace,
             )
             add_workspace_controller(mgr, settings)
         if webhook_bind != "0":
@@ -152,11 +173,12 @@ def manager(
                 switches=switches,
                 cert_dir=webhook_cert_dir,
             )
-        if cloud is not None and machine_api:
-            limits = Limits(registration=registration_timeout)
-            add_machine_controller(mgr, cloud, MachineSettings(limits=limits))
-        if not machine_api:
-            mgr.add(lambda: _until_machines_are_served(mgr), name="machine-api", needs_leader=False)
+        if cloud is not None:
+            machines = MachineSettings(limits=Limits(registration=registration_timeout))
+            if MACHINES in served:
+                add_machine_controller(mgr, cloud, machines)
+            else:
+                mgr.add(lambda: _serve_machines_later(mgr, cloud, machines), name="machine-api")
         try:
             if not stop.is_set():
                 await mgr.run(stop)
@@ -214,6 +236,15 @@ def _switches(text: str) -> Switches:
         raise CliError(f"--admission-rules: {error.message}", error.next_step, exit_code=2) from error
 
 
+def _node_api(name: str) -> Resource:
+    from controllers.workspace.nodeapi import NODE_APIS
+    from kaito.errors import CliError
+
+    if name not in NODE_APIS:
+        raise CliError(f"--node-api={name}: unknown", f"choose of {', '.join(NODE_APIS)}", exit_code=2)
+    return NODE_APIS[name].resource
+
+
 def _azure() -> CloudProvider:
     """The provider of the cluster that the environment names, under the upstream provisioner's variables."""
     import os
@@ -244,15 +275,15 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _await_crds(config: RestConfig, stop: asyncio.Event) -> bool:
-    """Wait until Workspaces are served; tell whether Machines are.
+async def _await_crds(config: RestConfig, stop: asyncio.Event) -> tuple[Resource, ...]:
+    """Wait until Workspaces are served; tell which of Machines and NodeClaims are.
 
     The API server, too, may come up after the operator: a connection that fails is one more thing to wait for.
     """
     import asyncio
     import logging
 
-    from controllers.resources import MACHINES, WORKSPACES
+    from controllers.resources import MACHINES, NODECLAIMS, WORKSPACES
     from manager.client import Client
     from manager.errors import ConnectionFailed, ServerError
 
@@ -263,8 +294,9 @@ async def _await_crds(config: RestConfig, stop: asyncio.Event) -> bool:
             problem = "install the CRDs (kubectl apply -k config/crd)"
             try:
                 if await client.discover(WORKSPACES.group, WORKSPACES.kind, WORKSPACES.version) is not None:
-                    found = await client.discover(MACHINES.group, MACHINES.kind, MACHINES.version)
-                    return found is not None
+                    kinds = (MACHINES, NODECLAIMS)
+                    found = [await client.discover(kind.group, kind.kind, kind.version) for kind in kinds]
+                    return tuple(kind for kind, answer in zip(kinds, found, strict=True) if answer is not None)
             except (ConnectionFailed, ServerError) as error:
                 problem = str(error)
             if problem != said:
@@ -274,16 +306,14 @@ async def _await_crds(config: RestConfig, stop: asyncio.Event) -> bool:
                 await asyncio.wait_for(stop.wait(), _CRD_POLL)
             except TimeoutError:
                 continue
-    return False
+    return ()
 
 
-async def _until_machines_are_served(mgr: Manager) -> None:
-    """End the process once Machines are served: informers and controllers are wired at the start only."""
-    import asyncio
-
+async def _serve_machines_later(mgr: Manager, cloud: CloudProvider, settings: MachineSettings) -> None:
+    """Add the machine controller once the cluster serves Machines; installing the CRD needs no restart."""
+    from controllers import add_machine_controller
     from controllers.resources import MACHINES
-    from manager.errors import ManagerError
+    from controllers.workspace.late import until_served
 
-    while await mgr.live.discover(MACHINES.group, MACHINES.kind, MACHINES.version) is None:
-        await asyncio.sleep(30)
-    raise ManagerError("the cluster serves machines.karpenter.sh now; start again to use it")
+    await until_served(mgr, MACHINES, _CRD_POLL_LATER)
+    add_machine_controller(mgr, cloud, settings)

@@ -61,7 +61,7 @@ async def see_workspace(client: Client, name: str, namespace: str, reader: PodRe
     """
     obj = await client.get(WORKSPACES, name, namespace)
     lists = Lists()
-    stores = stores_of(lists, machine_api=await _serves(client, MACHINES))
+    stores = stores_of(lists, [kind for kind in (MACHINES,) if await _serves(client, kind)])
     notes = await lists.fill(client, namespace)
     obs = await observe(client, stores, obj, DEFAULT_REGISTRY)
     reports, events = await asyncio.gather(

@@ -22,7 +22,7 @@ from api.conditions import (
 )
 from api.progress import LoadProgress
 from controllers.workspace.lastwords import last_line, shortened
-from controllers.workspace.machines import instance_type
+from controllers.workspace.made import instance_type
 from controllers.workspace.pods import progress_words
 from manager.types import Obj
 

@@ -7,11 +7,13 @@ not list stays empty and is noted.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from api import keys
-from controllers.resources import MACHINES, WORKSPACES
-from controllers.workspace.observe import BY_WORKSPACE, Stores
-from controllers.workspace.observe_children import BY_CONFIG, BY_NODE, ChildStores, of_config, of_label, of_node
+from controllers.resources import WORKSPACES
+from controllers.workspace.observe import BY_NODE, BY_WORKSPACE, Stores
+from controllers.workspace.observe_children import BY_CONFIG, ChildStores, of_config, of_label
+from controllers.workspace.rivals import node_of_pod, nodes_of_workspace
 from controllers.workspace.setup import of_machine
 from manager.client import Client
 from manager.errors import Forbidden, NotFound
@@ -64,29 +66,31 @@ class Lists:
         return ""
 
 
-def stores_of(lists: Lists, *, machine_api: bool) -> Stores:
-    """The stores, not filled yet."""
+def stores_of(lists: Lists, made_of: Iterable[Resource]) -> Stores:
+    """The stores, not filled yet. ``made_of``: the kinds that become nodes, as far as they are served."""
     children = ChildStores(
         statefulsets=lists.store(STATEFULSETS),
         services=lists.store(SERVICES),
         configmaps=lists.store(CONFIGMAPS),
         adapters=lists.store(CONFIGMAPS, labelled=True),
         revisions=lists.store(CONTROLLERREVISIONS, labelled=True),
-        pods=lists.store(PODS, labelled=True),
     )
-    for labelled in (children.adapters, children.revisions, children.pods):
+    for labelled in (children.adapters, children.revisions):
         labelled.add_index(BY_WORKSPACE, of_label)
-    children.pods.add_index(BY_NODE, of_node)
+    made = {resource: lists.store(resource) for resource in made_of}
     stores = Stores(
         workspaces=lists.store(WORKSPACES),
         nodes=lists.store(NODES),
         deployments=lists.store(DEPLOYMENTS),
         services=children.services,
-        pods=children.pods,
-        machines=lists.store(MACHINES) if machine_api else None,
+        pods=lists.store(PODS),
+        made=made,
         children=children,
     )
     stores.workspaces.add_index(BY_CONFIG, of_config)
-    if stores.machines is not None:
-        stores.machines.add_index(BY_WORKSPACE, of_machine)
+    stores.workspaces.add_index(BY_NODE, nodes_of_workspace)
+    stores.pods.add_index(BY_WORKSPACE, of_label)
+    stores.pods.add_index(BY_NODE, node_of_pod)
+    for store in made.values():
+        store.add_index(BY_WORKSPACE, of_machine)
     return stores

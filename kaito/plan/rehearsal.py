@@ -31,7 +31,7 @@ from api.errors import InvalidSpec
 from api.v1alpha1 import Workspace
 from controllers.workspace.decide import decide
 from controllers.workspace.imagine import imagine
-from controllers.workspace.machines import instance_type
+from controllers.workspace.made import instance_type
 from controllers.workspace.model import (
     Action,
     AddFinalizer,
@@ -96,7 +96,7 @@ def rehearse(obj: Obj, registry: str, now: datetime) -> Rehearsal:
         for action in plan.actions:
             _act(world, action)
     conditions = conditions_of({"status": status})
-    target = target_of(world.obs)
+    target = target_of(world.obs, now)
     return Rehearsal(
         steps=tuple(world.steps),
         target=target if isinstance(target, Target) else None,

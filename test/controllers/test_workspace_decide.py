@@ -12,6 +12,7 @@ from api.conditions import INFERENCE_READY, MACHINE_READY
 from api.v1alpha1 import Workspace
 from controllers.workspace.decide import decide
 from controllers.workspace.imagine import imagine
+from controllers.workspace.made import machine_name
 from controllers.workspace.model import (
     AddFinalizer,
     Apply,
@@ -25,7 +26,6 @@ from controllers.workspace.model import (
     RemoveFinalizer,
     Why,
 )
-from controllers.workspace.nodes import machine_name
 
 Json = dict[str, Any]
 
@@ -325,13 +325,13 @@ def test_without_the_machine_api_only_nodes_that_exist_are_used() -> None:
     assert told(decide(seen(machine_api=False, nodes=(node(),)), NOW))["ResourceReady"][0] == "True"
 
 
-def test_without_an_instance_type_only_nodes_that_exist_are_used() -> None:
-    """Nothing is provisioned by guess; the message says both ways out."""
+def test_without_an_instance_type_nodes_that_match_come_first() -> None:
+    """A node that is there is used and none is made; without one, the cheapest type that fits is made."""
     obj = workspace(resource={"instanceType": None})
 
-    plan = decide(seen(obj), NOW)
-    assert plan.actions == ()
-    assert told(plan)["WorkspaceReady"] == ("False", "InstanceTypeNeeded")
+    (create,) = decide(seen(obj), NOW).actions
+    assert isinstance(create, CreateMachine)
+    assert create.body["spec"]["requirements"][0]["values"] == ["Standard_NV36ads_A10_v5"]
     assert told(decide(seen(obj, nodes=(node(),)), NOW))["ResourceReady"][0] == "True"
 
 
@@ -359,22 +359,8 @@ def test_without_an_instance_type_only_nodes_that_exist_are_used() -> None:
             "PlaceholderInSpec",
             "ACR_REPO_HERE",
         ),
-        (
-            workspace(
-                resource={"instanceType": "Standard_NC96ads_A100_v4", "count": 2},
-                inference={
-                    "preset": {
-                        "name": "llama-2-70b-chat",
-                        "accessMode": "private",
-                        "presetOptions": {"image": "example.com/llama:1"},
-                    }
-                },
-            ),
-            "DistributedNotSupported",
-            "llama-2-70b-chat",
-        ),
     ],
-    ids=["typo", "nothing", "both", "sku", "private", "placeholder", "distributed"],
+    ids=["typo", "nothing", "both", "sku", "private", "placeholder"],
 )
 def test_what_cannot_be_served_costs_nothing_and_is_told(obj: Json, reason: str, words: str) -> None:
     """No Machine, no workload; the condition names the cause and what to change."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 from api import keys
 from controllers.workspace.model import Observation
 from controllers.workspace.owned import owned_metadata
+from controllers.workspace.sharing import key_of
 from controllers.workspace.target import Target
 from controllers.workspace.workload.mounts import Mounts
 from controllers.workspace.workload.placement import placed
 from controllers.workspace.workload.pod import preset_pod
 from controllers.workspace.workload.probes import startup_seconds
-from controllers.workspace.workload.rollout import strategy
+from controllers.workspace.workload.replacing import strategy
 from controllers.workspace.workload.template import template_pod
 from manager.resources import DEPLOYMENTS, STATEFULSETS
 from manager.types import Obj, Resource
@@ -41,12 +42,11 @@ def render(obs: Observation, target: Target, mounts: Mounts, config: str) -> Obj
         spec |= {
             "serviceName": obs.name + keys.HEADLESS_SUFFIX,
             "podManagementPolicy": "Parallel",
-            # A group is replaced at once, by us: see ``rollout.stale_members``.
+            # A group is replaced at once, by us: see ``replacing.stale_members``.
             "updateStrategy": {"type": "OnDelete"},
         }
     else:
-        pods, neighbours = obs.pods, obs.children.neighbours
-        spec["strategy"] = strategy(obs.nodes, pods, neighbours, template["spec"], target.count)
+        spec["strategy"] = strategy(obs.nodes, obs.pods, _taken(obs), template["spec"], target.count)
         if target.preset is not None:
             # A roll-out is late once a server is, not after the ten minutes of the default.
             spec["progressDeadlineSeconds"] = startup_seconds(target.preset) + 600
@@ -70,3 +70,11 @@ def _template(obs: Observation, target: Target, mounts: Mounts, config: str) -> 
     if config:
         meta["annotations"] = {**(meta.get("annotations") or {}), keys.CONFIG_HASH: config}
     return {"metadata": meta, "spec": placed(dict(pod.get("spec") or {}), target.labels, target.tolerations)}
+
+
+def _taken(obs: Observation) -> dict[str, int]:
+    """GPUs of each node that pods of others have."""
+    me = key_of(obs.namespace, obs.name)
+    return {
+        node: sum(gpus for workspace, gpus in use.gpus.items() if workspace != me) for node, use in obs.use.items()
+    }

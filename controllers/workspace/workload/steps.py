@@ -14,7 +14,7 @@ from api import keys
 from api.conditions import INFERENCE_READY
 from api.reasons import Cause, Reason
 from controllers.workspace.adapters import adapters_map
-from controllers.workspace.children import Claim, claim
+from controllers.workspace.children import Whose, whose
 from controllers.workspace.engine_config import config_hash
 from controllers.workspace.model import Action, Annotate, Apply, DeleteOwned, Failure, Observation, Why
 from controllers.workspace.owned import annotated, digest, is_applied, with_fingerprint
@@ -23,7 +23,7 @@ from controllers.workspace.service import headless_service, service
 from controllers.workspace.target import Target
 from controllers.workspace.workload.mounts import Mounts, mounts_for
 from controllers.workspace.workload.render import render, resource_of
-from controllers.workspace.workload.rollout import stale_members
+from controllers.workspace.workload.replacing import stale_members
 from manager.resources import CONFIGMAPS, DEPLOYMENTS, PODS, SERVICES, STATEFULSETS
 from manager.types import Obj, Resource
 
@@ -51,11 +51,11 @@ def workload_steps(obs: Observation, target: Target, *, nodes_ready: bool) -> St
     grouped = resource_of(target) is STATEFULSETS
     needed = list(_needed(obs, target, grouped))
     for resource, name, stored in needed:
-        if claim(obs.name, obs.uid, stored) is Claim.FOREIGN:
+        if whose(obs.name, obs.uid, stored) is Whose.FOREIGN:
             return Steps(
                 obstacle=Cause(Reason.WORKLOAD_CONFLICT, {"kind": resource.kind, "name": name}), retry=RETRY
             )
-    left = [item for item in needed if claim(obs.name, obs.uid, item[2]) is Claim.LEFTOVER]
+    left = [item for item in needed if whose(obs.name, obs.uid, item[2]) is Whose.LEFTOVER]
     if left:
         actions = tuple(
             DeleteOwned(resource, stored["metadata"]["uid"], name)

@@ -7,48 +7,36 @@ roll-out's own pods, or the room that the new pod takes would count as gone, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from api import keys
-from api.errors import InvalidQuantity
-from api.quantity import parse
 from controllers.nodes import readiness
+from controllers.workspace.gpus import allocatable, gpus_requested
 from manager.types import Obj
 
 _REVISION = "controller-revision-hash"  # the label by which a StatefulSet's pods show their revision
 
 
-def strategy(nodes: Sequence[Obj], own: Sequence[Obj], others: Iterable[Obj], pod: Obj, replicas: int) -> Obj:
+def strategy(nodes: Sequence[Obj], own: Sequence[Obj], taken: Mapping[str, int], pod: Obj, replicas: int) -> Obj:
     """The strategy of a Deployment of ``replicas`` pods with this spec.
 
-    ``nodes``: all that match the Workspace's labels; ``own``: its pods; ``others``: further pods on these nodes.
+    ``nodes``: all that match the Workspace's labels; ``own``: its pods; ``taken``: GPUs of pods that are not the
+    Workspace's, by node.
     """
-    beside = has_room(nodes, own, others, pod, replicas)
+    beside = has_room(nodes, own, taken, pod, replicas)
     steps = {"maxSurge": 1, "maxUnavailable": 0} if beside else {"maxSurge": 0, "maxUnavailable": 1}
     return {"type": "RollingUpdate", "rollingUpdate": steps}
 
 
-def has_room(nodes: Sequence[Obj], own: Sequence[Obj], others: Iterable[Obj], pod: Obj, replicas: int) -> bool:
+def has_room(nodes: Sequence[Obj], own: Sequence[Obj], taken: Mapping[str, int], pod: Obj, replicas: int) -> bool:
     """Whether one pod more than ``replicas`` fits on the nodes."""
     if any(map(_found_no_room, own)):
-        return False  # the scheduler knows of pods that we do not see
-    wanted = gpus(pod)
-    taken: dict[str, int] = {}
-    for other in others:
-        name = str((other.get("spec") or {}).get("nodeName") or "")
-        if (other.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
-            taken[name] = taken.get(name, 0) + gpus(other.get("spec") or {})
+        return False  # the scheduler knows of more than GPUs
     usable = [node for node in nodes if readiness(node)[0] and not (node.get("spec") or {}).get("unschedulable")]
+    wanted = gpus_requested(pod)
     if wanted == 0:
         return bool(usable)
-    free = [_allocatable(node) - taken.get(str(node["metadata"]["name"]), 0) for node in usable]
+    free = [allocatable(node) - taken.get(str(node["metadata"]["name"]), 0) for node in usable]
     return sum(max(amount, 0) // wanted for amount in free) > replicas
-
-
-def gpus(pod: Obj) -> int:
-    """GPUs that a pod with this spec asks for, over all its containers."""
-    limits = [(item.get("resources") or {}).get("limits") or {} for item in pod.get("containers") or []]
-    return sum(_count(item.get(keys.GPU_RESOURCE, 0)) for item in limits)
 
 
 def stale_members(statefulset: Obj, pods: Iterable[Obj]) -> tuple[Obj, ...]:
@@ -76,15 +64,3 @@ def _found_no_room(pod: Obj) -> bool:
     return not pod["metadata"].get("deletionTimestamp") and any(
         item.get("type") == "PodScheduled" and item.get("reason") == "Unschedulable" for item in conditions
     )
-
-
-def _allocatable(node: Obj) -> int:
-    status = node.get("status") or {}
-    return _count((status.get("allocatable") or status.get("capacity") or {}).get(keys.GPU_RESOURCE, 0))
-
-
-def _count(quantity: str | int) -> int:
-    try:
-        return int(parse(quantity))
-    except InvalidQuantity:
-        return 0
