@@ -73,7 +73,8 @@ class _Choice:
 
     def _lay_out(self, gpu: GpuFacts | None, *, strict: bool = False) -> Layout | Cause:
         insist = self.obs.deployed or bypasses(self.workspace)
-        return lay_out(self.preset, gpu, self._count(), insist=insist, strict=strict)
+        count, context = self._count(), self.obs.context
+        return lay_out(self.preset, gpu, count, context=context, insist=insist, strict=strict)
 
     def _count(self) -> int | None:
         """The number of nodes, where it is not to be computed."""

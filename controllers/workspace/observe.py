@@ -14,6 +14,7 @@ from api import keys
 from api.errors import InvalidSpec
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
+from api.validation.inference_config import wanted_context
 from controllers.workspace.claims import Claims
 from controllers.workspace.gpus import gpus_requested
 from controllers.workspace.model import DEFAULT_RULES, NodeRules, NodeUse, Observation
@@ -23,7 +24,8 @@ from controllers.workspace.observe_children import ChildStores, observe_children
 from controllers.workspace.sharing import claim_of, key_of
 from controllers.workspace.target import owner_labels, selector_labels
 from manager.client import Client
-from manager.errors import NotFound
+from manager.errors import Forbidden, NotFound
+from manager.resources import CONFIGMAPS
 from manager.selectors import selector_from
 from manager.store import Store
 from manager.types import Obj, Resource
@@ -56,9 +58,10 @@ async def observe(
     decided: Claims | None = None,
     operator: str = "",
 ) -> Observation:
-    """All that a decision about this Workspace rests on."""
+    """All that a decision about this Workspace rests on. Nothing is awaited once the stores have been read."""
     name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
     workspace, problem = _typed(obj)
+    context = await _context(client, workspace, namespace)
     key = key_of(namespace, name)
     children = await observe_children(client, stores.children, obj, workspace, operator)
     made = stores.made.get(node_api.resource)
@@ -77,6 +80,7 @@ async def observe(
         deployment=stores.deployments.get(name, namespace),
         service=stores.services.get(name, namespace),
         pods=tuple(stores.pods.by_index(BY_WORKSPACE, key)),
+        context=context,
         use={
             name: _use(stores, name, decided or Claims())
             for name in (node["metadata"]["name"] for node in matching)
@@ -88,6 +92,17 @@ async def observe(
         switches=switches,
         children=children,
     )
+
+
+async def _context(client: Client, workspace: Workspace | None, namespace: str) -> int | None:
+    """What the ConfigMap that the Workspace names asks of the context. One that cannot be read asks nothing."""
+    name = workspace.inference.config if workspace is not None and workspace.inference is not None else None
+    if not name:
+        return None
+    try:
+        return wanted_context(name, {name: await client.get(CONFIGMAPS, name, namespace)})
+    except (NotFound, Forbidden):
+        return None
 
 
 async def _leftovers(client: Client, api: NodeApi, namespace: str, name: str) -> tuple[NodeApi, tuple[Obj, ...]]:

@@ -13,7 +13,7 @@ from api import keys
 from api.conditions import READY, Status, conditions_of, find, parse_time
 from api.reasons import Reason
 from controllers.workspace.findings import passes, turn_of
-from controllers.workspace.nodeapi import MACHINE_API
+from controllers.workspace.nodeapi import api_of
 from controllers.workspace.unfinished import blocking_failure, progress
 from kaito.explain import moments
 from kaito.explain.chain import Chain, Verdict
@@ -36,7 +36,8 @@ def explain_machine(
         text = f"It is being deleted{': ' if waits else ''}{waits}"
         verdict = Verdict(str(Reason.DELETING), text, str(turn_of(Reason.DELETING)), True, look)
     elif ready is None or ready.status != Status.TRUE:
-        why = blocking_failure((machine,), MACHINE_API) or progress(machine, MACHINE_API)
+        api = api_of(machine)
+        why = blocking_failure((machine,), api) or progress(machine, api)
         verdict = Verdict(why.reason, why.message, str(turn_of(why.reason)), passes(why.reason), look)
     node = str((machine.get("status") or {}).get("nodeName") or "")
     owner = (labels.get(keys.WORKSPACE_NAMESPACE_LABEL), labels.get(keys.WORKSPACE_LABEL))
