@@ -31,7 +31,6 @@ class Turn(StrEnum):
     CLOUD = "cloud"
     KUBERNETES = "kubernetes"
     ENGINE = "engine"
-    NOBODY = "nobody"
 
 
 # A person's move comes first: causes before what they lead to. A reason that is in no list is a cloud's refusal.

@@ -41,7 +41,7 @@ class Stores:
     deployments: Store
     services: Store
     pods: Store
-    made: dict[Resource, Store]
+    made: Mapping[Resource, Store]
     children: ChildStores
 
 

@@ -61,10 +61,10 @@ async def see_workspace(client: Client, name: str, namespace: str, reader: PodRe
         ApiError: the server does not answer, or does not let the Workspace itself be read.
     """
     obj = await client.get(WORKSPACES, name, namespace)
-    lists, node_api = Lists(), api_of(obj)
-    served = await _serves(client, node_api.resource)
-    stores = stores_of(lists, node_api.resource if served else None)
-    notes = await lists.fill(client, namespace)
+    node_api = api_of(obj)
+    lists = Lists()
+    stores = stores_of(lists, [node_api.resource] if await _serves(client, node_api.resource) else [])
+    notes = await lists.fill(client, namespace, obj)
     obs = await observe(client, stores, obj, DEFAULT_REGISTRY, node_api=node_api)
     reports, events = await asyncio.gather(
         _ask(client, asking(obs), reader), _events(client, [namespace, "default", "kube-system"])
