@@ -67,6 +67,7 @@ _YOURS: Final = (
     Reason.REPLICAS_REFUSED,
 )
 _HEALING: Final[dict[str, Turn]] = {  # broken now; somebody else is at work on it
+    Reason.MACHINE_VANISHED: Turn.CLOUD,
     Reason.DELETION_STUCK: Turn.KUBERNETES,
     "CapacityUnavailable": Turn.CLOUD,
     "Throttled": Turn.CLOUD,
@@ -93,7 +94,6 @@ _WAITING: Final[dict[str, Turn]] = {  # only takes time
     Reason.NODE_NOT_FOUND: Turn.CLOUD,
     Reason.STARTUP_TAINTS_EXIST: Turn.KUBERNETES,
     "KnownEphemeralTaintsExist": Turn.KUBERNETES,
-    Reason.NODES_PENDING: Turn.KUBERNETES,
     # What follows from nodes that are missing stands behind them, however bad it sounds.
     Reason.POD_UNSCHEDULABLE: Turn.YOU,
     Reason.ROLLING_OUT: Turn.KUBERNETES,
