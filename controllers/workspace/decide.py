@@ -12,7 +12,6 @@ from datetime import datetime
 from api import keys
 from api.conditions import INFERENCE_READY, JOB_STARTED, RESOURCE_READY, Status
 from api.reasons import Cause, Reason
-from controllers.workspace import pace
 from controllers.workspace.deletion import deletion
 from controllers.workspace.findings import Finding
 from controllers.workspace.inference_status import inference_finding
@@ -27,8 +26,8 @@ from controllers.workspace.model import (
     Why,
 )
 from controllers.workspace.nodes import Selection, select
-from controllers.workspace.pace import asking
-from controllers.workspace.resource_status import look_again, resource_findings
+from controllers.workspace.pace import asking, look_again
+from controllers.workspace.resource_status import next_limit, resource_findings
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
 from controllers.workspace.workload.steps import workload_steps
@@ -55,7 +54,7 @@ def decide(obs: Observation, now: datetime) -> Plan:
         *workload.actions,
     )
     status = status_of(obs, (*parts, *whole(parts[1:])), now, nodes=selection.nodes, count=target.count)
-    times = (workload.retry, pace.look_again(obs, now), look_again(obs, target, selection, now))
+    times = (workload.retry, look_again(obs, now), next_limit(obs, target, selection, now))
     again = min((seconds for seconds in times if seconds is not None), default=None)
     return Plan(actions, status, again, workload.outdated, ask=asking(obs), findings=parts)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from api.conditions import (
+    ADAPTERS_READY,
     INFERENCE_READY,
     RESOURCE_READY,
     WORKSPACE_DELETING,
@@ -18,9 +19,10 @@ from api.conditions import (
     Status,
     find,
 )
+from api.reasons import Reason
 from controllers.workspace.findings import passes
 
-_MILESTONES = (RESOURCE_READY, INFERENCE_READY, WORKSPACE_READY, WORKSPACE_DELETING)
+_MILESTONES = (RESOURCE_READY, INFERENCE_READY, ADAPTERS_READY, WORKSPACE_READY, WORKSPACE_DELETING)
 
 
 class Event(NamedTuple):
@@ -39,6 +41,9 @@ def transitions(before: Sequence[Condition], after: Sequence[Condition]) -> Iter
             continue
         if item.status == Status.TRUE:
             yield Event("Normal", item.reason, item.message)
+        elif item.type == ADAPTERS_READY and item.status == Status.FALSE:
+            failed = item.reason == Reason.ADAPTER_FAILED
+            yield Event("Warning" if failed else "Normal", item.reason, item.message)
         elif item.type == WORKSPACE_READY:
             # A fault of a node or pod that was fine before is a warning, whatever its name.
             lost = old is not None and old.status == Status.TRUE

@@ -31,7 +31,6 @@ class Turn(StrEnum):
     CLOUD = "cloud"
     KUBERNETES = "kubernetes"
     ENGINE = "engine"
-    NOBODY = "nobody"
 
 
 # A person's move comes first: causes before what they lead to. A reason that is in no list is a cloud's refusal.
@@ -41,12 +40,19 @@ _YOURS: Final = (
     Reason.PLACEHOLDER_IN_SPEC,
     Reason.KIND_TOGGLED,
     Reason.TUNING_NOT_SUPPORTED,
+    Reason.MODEL_UNKNOWN,
+    Reason.MODEL_DOES_NOT_FIT,
+    Reason.NO_INSTANCE_TYPE_FITS,
+    Reason.NO_NODE_MATCHES,
+    Reason.NODES_MISSING,
     Reason.INSTANCE_TYPE_NEEDED,
     Reason.MACHINE_API_MISSING,
+    Reason.NODECLAIM_API_MISSING,
     Reason.WORKLOAD_CONFLICT,
     Reason.CONFIG_MISSING,
     Reason.CONFIG_INVALID,
     Reason.MACHINE_CREATION_FAILED,
+    Reason.NODECLAIM_CREATION_FAILED,
     Reason.RECONCILE_FAILED,
     "",  # where the refusals of clouds stand
     Reason.NODE_MISMATCH,
@@ -78,6 +84,8 @@ _WAITING: Final[dict[str, Turn]] = {  # only takes time
     Reason.LEFTOVER: Turn.KUBERNETES,
     Reason.MACHINE_DELETING: Turn.OPERATOR,
     Reason.CREATE_MACHINE_PENDING: Turn.OPERATOR,
+    Reason.CREATE_NODECLAIM_PENDING: Turn.OPERATOR,
+    Reason.NODECLAIM_NOT_READY: Turn.CLOUD,
     Reason.MACHINE_CREATING: Turn.CLOUD,
     "InstanceCreating": Turn.CLOUD,
     Reason.MACHINE_NOT_LAUNCHED: Turn.CLOUD,

@@ -15,9 +15,9 @@ from typing import Final
 from api.catalog import Preset, suggest
 from api.catalog import presets as all_presets
 from api.reasons import Cause, Reason
-from api.sizing import Assumptions, GpuFacts, ModelFacts, Sizing, size
+from api.sizing import GpuFacts, ModelFacts, Sizing, size
 from api.sizing import Layout as Spread
-from api.sizing.memory import budget, splits, tensor_sizes
+from api.sizing.memory import splits, tensor_sizes
 from controllers.workspace.layout import Layout
 
 _ERA: Final = "v0.3"
@@ -106,17 +106,14 @@ def _fixed_world(
     if gpu is not None and gpu.count < gpus:
         return _too_few(preset, gpu, gpus)
     tensor = tensor_sizes(model, gpus)[0]
-    stages = count * gpus // tensor
-    longest = None
-    if gpu is not None and gpu.memory:
-        rules = Assumptions()
-        tokens = budget(model, gpu, Spread(count, tensor, stages), rules).tokens
-        longest = _longest(model, tokens)
-        if strict and tokens < min(rules.context, model.context_limit):
-            why = f"{count} x {gpu.name} hold {tokens} tokens"
-            return Cause(Reason.MODEL_DOES_NOT_FIT, {"preset": preset.name, "why": why})
+    spread = Spread(count, tensor, count * gpus // tensor)
     why = f"{preset.name} runs on {world} GPUs, {gpus} on each of {count} nodes"
-    return Layout(count, gpus, tensor, stages, longest, count > 1, why)
+    if gpu is None or not gpu.memory:
+        return Layout(count, gpus, tensor, spread.pipeline, None, count > 1, why)
+    found = size(model, replace(gpu, count=gpus), fixed=spread)
+    if strict and not found.fits:
+        return Cause(Reason.MODEL_DOES_NOT_FIT, {"preset": preset.name, "why": found.why})
+    return replace(_of(found, gpus), reason=why)
 
 
 def _era_nodes(preset: Preset, gpu: GpuFacts | None) -> int:

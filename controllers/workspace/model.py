@@ -132,6 +132,7 @@ class Observation:
         machines: every Machine (or NodeClaim) that bears this Workspace's labels. Read live while the Workspace is
             being deleted, because what the cache has not seen yet would be left behind.
         nodes: the nodes that match the label selector.
+        context: tokens that one request must be able to have, where the Workspace's own configuration says so.
         use: who uses the nodes that match, by the node's name.
         machine_api: the cluster serves the kind that ``node_api`` names.
         node_api: what is created for a missing node.
@@ -152,6 +153,7 @@ class Observation:
     deployment: Obj | None = None
     service: Obj | None = None
     pods: tuple[Obj, ...] = ()
+    context: int | None = None
     use: Mapping[str, NodeUse] = field(default_factory=dict)
     machine_api: bool = True
     node_api: NodeApi = MACHINE_API

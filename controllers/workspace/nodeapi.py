@@ -20,10 +20,12 @@ from api.conditions import (
     NODECLAIM_LAUNCHED,
     NODECLAIM_READY,
     NODECLAIM_REGISTERED,
+    conditions_of,
+    find,
 )
 from api.reasons import Reason
 from controllers.resources import MACHINES, NODECLAIMS
-from manager.types import Resource
+from manager.types import Obj, Resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class NodeApi:
     """One kind of object that becomes a node.
 
     Attributes:
+        name: as ``--node-api`` names it.
         resource: the kind.
         condition: the Workspace's condition about its nodes, upstream's name for this kind.
         launched, registered, initialized: the object's own conditions, in the order of events.
@@ -38,6 +41,7 @@ class NodeApi:
         created: the event's reason when one was created.
     """
 
+    name: str
     resource: Resource
     condition: str
     launched: str
@@ -55,6 +59,7 @@ class NodeApi:
 
 
 MACHINE_API: Final = NodeApi(
+    name="machine",
     resource=MACHINES,
     condition=MACHINE_READY,
     launched=MACHINE_LAUNCHED,
@@ -67,6 +72,7 @@ MACHINE_API: Final = NodeApi(
 )
 
 NODECLAIM_API: Final = NodeApi(
+    name="nodeclaim",
     resource=NODECLAIMS,
     condition=NODECLAIM_READY,
     launched=NODECLAIM_LAUNCHED,
@@ -78,5 +84,12 @@ NODECLAIM_API: Final = NodeApi(
     created="NodeClaimCreated",
 )
 
-NODE_APIS: Final[Mapping[str, NodeApi]] = {"machine": MACHINE_API, "nodeclaim": NODECLAIM_API}
+NODE_APIS: Final[Mapping[str, NodeApi]] = {api.name: api for api in (MACHINE_API, NODECLAIM_API)}
 """By the values of ``--node-api``."""
+
+
+def api_of(obj: Obj) -> NodeApi:
+    """The vocabulary of a Machine or NodeClaim, or of a Workspace by the condition that it bears."""
+    if obj.get("kind") == NODECLAIMS.kind or find(conditions_of(obj), NODECLAIM_READY):
+        return NODECLAIM_API
+    return MACHINE_API

@@ -14,6 +14,7 @@ from api import keys
 from api.errors import InvalidSpec
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
+from api.validation.inference_config import wanted_context
 from controllers.workspace.claims import Claims
 from controllers.workspace.gpus import gpus_requested
 from controllers.workspace.model import DEFAULT_RULES, NodeRules, NodeUse, Observation
@@ -56,7 +57,7 @@ async def observe(
     decided: Claims | None = None,
     operator: str = "",
 ) -> Observation:
-    """All that a decision about this Workspace rests on."""
+    """All that a decision about this Workspace rests on. Nothing is awaited once the stores have been read."""
     name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
     workspace, problem = _typed(obj)
     key = key_of(namespace, name)
@@ -77,6 +78,7 @@ async def observe(
         deployment=stores.deployments.get(name, namespace),
         service=stores.services.get(name, namespace),
         pods=tuple(stores.pods.by_index(BY_WORKSPACE, key)),
+        context=_context(workspace, children.configs or {}),
         use={
             name: _use(stores, name, decided or Claims())
             for name in (node["metadata"]["name"] for node in matching)
@@ -88,6 +90,12 @@ async def observe(
         switches=switches,
         children=children,
     )
+
+
+def _context(workspace: Workspace | None, configs: Mapping[str, Obj | None]) -> int | None:
+    """What the ConfigMap that the Workspace names asks of the context."""
+    name = workspace.inference.config if workspace is not None and workspace.inference is not None else None
+    return wanted_context(name, configs) if name else None
 
 
 async def _leftovers(client: Client, api: NodeApi, namespace: str, name: str) -> tuple[NodeApi, tuple[Obj, ...]]:

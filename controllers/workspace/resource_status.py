@@ -13,6 +13,7 @@ from datetime import datetime
 from api import keys
 from api.conditions import RESOURCE_READY, Status
 from api.reasons import Cause, Reason
+from controllers.nodes import readiness
 from controllers.workspace.candidates import provisioning, returns_by
 from controllers.workspace.findings import Finding
 from controllers.workspace.gpus import gpu_deadline, unplugged
@@ -48,7 +49,7 @@ def resource_findings(
     )
 
 
-def look_again(obs: Observation, target: Target, selection: Selection, now: datetime) -> float | None:
+def next_limit(obs: Observation, target: Target, selection: Selection, now: datetime) -> float | None:
     """Seconds until a limit passes by which the decision changes without any object changing; None: never."""
     limits = [returns_by(node, obs, now) for node in selection.awaited]
     if target.needs_gpu_nodes:
@@ -61,8 +62,9 @@ def _under_way(obs: Observation, selection: Selection) -> Why | None:
     if selection.pending:
         return progress(selection.pending[0], obs.node_api)
     if selection.awaited and not selection.create:
-        name = selection.awaited[0]["metadata"]["name"]
-        return Why.of(Cause(Reason.NODE_NOT_READY, {"node": name}))
+        node = selection.awaited[0]
+        facts = {"node": node["metadata"]["name"], "message": readiness(node)[1]}
+        return Why.of(Cause(Reason.NODE_NOT_READY, facts))
     return None
 
 

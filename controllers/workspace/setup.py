@@ -81,7 +81,7 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     )
     controller = builder.options(max_concurrent=settings.max_concurrent).build(reconciler)
     # Also the kind that is not made: a deletion waits for what an operator with the other setting has made.
-    for kind in (api.resource for api in NODE_APIS.values() if api.resource not in made):
+    for kind in (api.resource for api in NODE_APIS.values() if api.resource not in stores.made):
         late = LateKind(
             mgr=mgr,
             controller=controller,

@@ -11,12 +11,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from api.conditions import ADAPTERS_READY, WORKSPACE_READY, Condition, Status, conditions_of, find, render_time
+from api.conditions import (
+    ADAPTERS_READY,
+    WORKSPACE_READY,
+    Condition,
+    Status,
+    conditions_of,
+    find,
+    parse_time,
+    render_time,
+)
 from api.reasons import Fact
 from controllers.workspace.decide import decide
 from controllers.workspace.eta import READY, seconds_left
 from controllers.workspace.findings import blocking, passes, turn_of
 from controllers.workspace.model import Observation
+from controllers.workspace.stages import present
 from kaito.endpoint import curls, from_outside
 from kaito.explain import moments
 from kaito.explain.moments import Moment
@@ -125,7 +135,7 @@ def explain_workspace(obs: Observation, events: Sequence[Obj], now: datetime, no
     derived = conditions_of({"status": plan.status})
     ready = find(derived, WORKSPACE_READY)
     stored = obs.obj.get("status") or {}
-    state = str(plan.status.get("state") or stored.get("state") or "Deleting")
+    state = "Deleting" if obs.deleting else str(plan.status.get("state") or stored.get("state") or "Pending")
     found = blocking(plan.findings)
     if ready is not None and ready.status == Status.TRUE:
         verdict = None
@@ -145,7 +155,7 @@ def explain_workspace(obs: Observation, events: Sequence[Obj], now: datetime, no
         moments=moments.in_order(_moments(obs, events, now)),
         blocking=verdict,
         beside=tuple(_beside(obs, derived)),
-        wait=_wait(stored.get("eta"), now) if verdict is not None and verdict.passes else "",
+        wait=_wait(obs, now) if verdict is not None and verdict.passes else "",
         endpoint=tuple(curls(service, model)) if service is not None and verdict is None else (),
         outside=from_outside(service) if service is not None and verdict is None else "",
         notes=(*notes, *_doubts(obs, ready)),
@@ -162,7 +172,7 @@ def _moments(obs: Observation, events: Sequence[Obj], now: datetime) -> Iterator
     used |= set((obs.obj.get("status") or {}).get("workerNodes") or [])
     for node in obs.nodes:
         if node["metadata"]["name"] in used:
-            yield from moments.of_node(node)
+            yield from moments.of_node(node, since=parse_time(obs.obj["metadata"].get("creationTimestamp")))
     for pod in obs.pods:
         yield from moments.of_pod(pod)
         report = obs.reports.get(pod["metadata"]["name"])
@@ -209,9 +219,10 @@ def _told(condition: Condition | None) -> tuple[str, str]:
     return condition.reason, condition.message
 
 
-def _wait(eta: Obj | None, now: datetime) -> str:
+def _wait(obs: Observation, now: datetime) -> str:
+    eta = (obs.obj.get("status") or {}).get("eta")
     if not eta:
-        return ""
+        return "" if present(obs) is None else "unknown yet: no other of its kind has been seen"
     left = seconds_left(eta, now)
     what = "ready" if eta.get("until") == READY else f"through with {eta.get('stage')}"
     basis = str(eta.get("basis") or "")

@@ -16,10 +16,11 @@ from typing import Any
 from api import keys
 from api.adapters import ADAPTERS_PATH
 from api.progress import PROGRESS_PATH
-from controllers.resources import MACHINES, WORKSPACES
+from controllers.resources import WORKSPACES
 from controllers.settings import DEFAULT_REGISTRY
 from controllers.workspace.lastwords import last_line
 from controllers.workspace.model import Observation, PodReport
+from controllers.workspace.nodeapi import api_of
 from controllers.workspace.observe import observe
 from controllers.workspace.pace import asking
 from controllers.workspace.podreader import LIMIT_SECONDS, HttpPodReader, PodReader, parse_report
@@ -60,10 +61,11 @@ async def see_workspace(client: Client, name: str, namespace: str, reader: PodRe
         ApiError: the server does not answer, or does not let the Workspace itself be read.
     """
     obj = await client.get(WORKSPACES, name, namespace)
+    node_api = api_of(obj)
     lists = Lists()
-    stores = stores_of(lists, machine_api=await _serves(client, MACHINES))
-    notes = await lists.fill(client, namespace)
-    obs = await observe(client, stores, obj, DEFAULT_REGISTRY)
+    stores = stores_of(lists, [node_api.resource] if await _serves(client, node_api.resource) else [])
+    notes = await lists.fill(client, namespace, obj)
+    obs = await observe(client, stores, obj, DEFAULT_REGISTRY, node_api=node_api)
     reports, events = await asyncio.gather(
         _ask(client, asking(obs), reader), _events(client, [namespace, "default", "kube-system"])
     )

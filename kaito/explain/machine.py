@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from api import keys
-from api.conditions import READY, Status, conditions_of, find
+from api.conditions import READY, Status, conditions_of, find, parse_time
+from api.reasons import Reason
 from controllers.workspace.findings import passes, turn_of
-from controllers.workspace.nodeapi import MACHINE_API
+from controllers.workspace.nodeapi import api_of
 from controllers.workspace.unfinished import blocking_failure, progress
 from kaito.explain import moments
 from kaito.explain.chain import Chain, Verdict
@@ -27,13 +28,17 @@ def explain_machine(
     meta = machine["metadata"]
     ready = find(conditions_of(machine), READY)
     labels = meta.get("labels") or {}
+    look = (f"kubectl describe {str(machine.get('kind') or 'machine').lower()} {meta['name']}",)
     verdict = None
     going = bool(meta.get("deletionTimestamp"))
-    if going or ready is None or ready.status != Status.TRUE:
-        why = None if going else blocking_failure((machine,), MACHINE_API)
-        why = why or progress(machine, MACHINE_API)
-        look = f"kubectl describe {str(machine.get('kind') or 'machine').lower()} {meta['name']}"
-        verdict = Verdict(why.reason, why.message, str(turn_of(why.reason)), passes(why.reason), (look,))
+    if going:
+        waits = ready.message if ready is not None and ready.status != Status.TRUE and ready.message else ""
+        text = f"It is being deleted{': ' if waits else ''}{waits}"
+        verdict = Verdict(str(Reason.DELETING), text, str(turn_of(Reason.DELETING)), True, look)
+    elif ready is None or ready.status != Status.TRUE:
+        api = api_of(machine)
+        why = blocking_failure((machine,), api) or progress(machine, api)
+        verdict = Verdict(why.reason, why.message, str(turn_of(why.reason)), passes(why.reason), look)
     node = str((machine.get("status") or {}).get("nodeName") or "")
     owner = (labels.get(keys.WORKSPACE_NAMESPACE_LABEL), labels.get(keys.WORKSPACE_LABEL))
     more = (f"it was made for the Workspace {owner[0]}/{owner[1]}",) if owner[1] else ()
@@ -52,7 +57,7 @@ def explain_machine(
 def _moments(machine: Obj, nodes: Sequence[Obj], events: Sequence[Obj]) -> Iterator[Moment]:
     yield from moments.of_machine(machine)
     for node in nodes:
-        yield from moments.of_node(node)
+        yield from moments.of_node(node, since=parse_time(machine["metadata"].get("creationTimestamp")))
     name = {str(machine["metadata"]["name"])}
     names = {"Machine": name, "NodeClaim": name, "Node": {str(node["metadata"]["name"]) for node in nodes}}
     yield from moments.of_events(events, names)

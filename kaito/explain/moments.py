@@ -10,7 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from api.conditions import Condition, Status, conditions_of, parse_time
+from api.conditions import (
+    ADAPTERS_READY,
+    INFERENCE_READY,
+    RESOURCE_READY,
+    WORKSPACE_READY,
+    Condition,
+    Status,
+    conditions_of,
+    parse_time,
+)
 from api.progress import LoadProgress
 from controllers.workspace.lastwords import last_line, shortened
 from controllers.workspace.made import instance_type
@@ -18,7 +27,9 @@ from controllers.workspace.pods import progress_words
 from manager.types import Obj
 
 WORKSPACE, MACHINE, CLOUD, NODE, POD, ENGINE = "workspace", "machine", "cloud", "node", "pod", "engine"
-_ORDER = (WORKSPACE, MACHINE, CLOUD, NODE, POD, ENGINE)  # of what happened in the same second
+_RANKS = {WORKSPACE: 0, MACHINE: 1, CLOUD: 2, NODE: 3, POD: 5, ENGINE: 6}  # of what happened in the same second
+_MILESTONES = {RESOURCE_READY: 4, INFERENCE_READY: 7, WORKSPACE_READY: 8, ADAPTERS_READY: 9}
+_LATER = 10  # what is told about something comes after that itself
 _KINDS = {"Workspace": WORKSPACE, "Machine": MACHINE, "NodeClaim": MACHINE, "Node": NODE, "Pod": POD}
 
 _LAUNCHED = ("MachineLaunched", "Launched")
@@ -36,7 +47,7 @@ _TOLD = frozenset({"Scheduled", "Created", "Started", "MachineCreated", "Launche
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One thing that happened. ``bad``: something went wrong there."""
+    """One thing that happened. ``bad``: something went wrong there; ``rank``: its place within one second."""
 
     at: datetime
     who: str
@@ -44,6 +55,7 @@ class Moment:
     text: str
     bad: bool = False
     count: int = 1
+    rank: int = 0
 
 
 def in_order(moments: Iterable[Moment]) -> tuple[Moment, ...]:
@@ -53,7 +65,7 @@ def in_order(moments: Iterable[Moment]) -> tuple[Moment, ...]:
         key = (moment.who, moment.name, moment.text)
         if key not in seen or moment.at < seen[key].at:
             seen[key] = moment
-    return tuple(sorted(seen.values(), key=lambda item: (item.at, _ORDER.index(item.who), item.name)))
+    return tuple(sorted(seen.values(), key=lambda item: (item.at, item.rank or _RANKS[item.who], item.name)))
 
 
 def of_workspace(obj: Obj) -> Iterator[Moment]:
@@ -62,11 +74,11 @@ def of_workspace(obj: Obj) -> Iterator[Moment]:
     if created := parse_time(obj["metadata"].get("creationTimestamp")):
         yield Moment(created, WORKSPACE, name, "created")
     if going := parse_time(obj["metadata"].get("deletionTimestamp")):
-        yield Moment(going, WORKSPACE, name, "its deletion was asked for")
+        yield Moment(going, WORKSPACE, name, "its deletion was asked for", rank=_LATER)
     for condition in conditions_of(obj):
-        if condition.status == Status.TRUE and condition.last_transition_time is not None:
-            text = f"{condition.type} is True"
-            yield Moment(condition.last_transition_time, WORKSPACE, name, text)
+        rank, at = _MILESTONES.get(condition.type), condition.last_transition_time
+        if rank is not None and condition.status == Status.TRUE and at is not None:
+            yield Moment(at, WORKSPACE, name, f"{condition.type} is True", rank=rank)
 
 
 def of_machine(machine: Obj) -> Iterator[Moment]:
@@ -76,7 +88,7 @@ def of_machine(machine: Obj) -> Iterator[Moment]:
     if created := parse_time(machine["metadata"].get("creationTimestamp")):
         yield Moment(created, MACHINE, name, f"created ({instance_type(machine)})")
     if going := parse_time(machine["metadata"].get("deletionTimestamp")):
-        yield Moment(going, MACHINE, name, "its deletion was asked for")
+        yield Moment(going, MACHINE, name, "its deletion was asked for", rank=_LATER)
     for condition in conditions_of(machine):
         at = condition.last_transition_time
         known = _WORDS.get(condition.type)
@@ -91,19 +103,19 @@ def of_machine(machine: Obj) -> Iterator[Moment]:
             yield Moment(at, CLOUD, name, shortened(condition.message))
 
 
-def of_node(node: Obj) -> Iterator[Moment]:
-    """Its coming, and the troubles that its kubelet reports."""
+def of_node(node: Obj, *, since: datetime | None = None) -> Iterator[Moment]:
+    """Its coming, where that was after ``since``, and the troubles that its kubelet reports."""
     name = node["metadata"]["name"]
-    if created := parse_time(node["metadata"].get("creationTimestamp")):
-        yield Moment(created, NODE, name, "its object appeared")
+    created = parse_time(node["metadata"].get("creationTimestamp"))
+    if created and since and created >= since:
+        yield Moment(created, NODE, name, "appeared")
     for condition in conditions_of(node):
         at = condition.last_transition_time
         if at is None:
             continue
-        if condition.type == "Ready":
-            ready = condition.status == Status.TRUE
-            text = "is Ready" if ready else f"is not Ready: {shortened(condition.message) or condition.reason}"
-            yield Moment(at, NODE, name, text, bad=not ready)
+        if condition.type == "Ready" and condition.status != Status.TRUE:
+            text = f"is not Ready: {shortened(condition.message) or condition.reason}"
+            yield Moment(at, NODE, name, text, bad=True)
         elif condition.status == Status.TRUE and condition.type.endswith("Pressure"):
             yield Moment(at, NODE, name, f"{condition.type}: {shortened(condition.message)}", bad=True)
 
@@ -142,6 +154,8 @@ def of_events(events: Iterable[Obj], names: Mapping[str, set[str]]) -> Iterator[
         who, name = _KINDS.get(str(about.get("kind"))), str(about.get("name"))
         if who is None or name not in names.get(str(about.get("kind")), ()) or event.get("reason") in _TOLD:
             continue
+        if who == WORKSPACE and event.get("type") != "Warning":
+            continue  # what went well there is in the objects themselves
         series = event.get("series") or {}
         when = (
             series.get("lastObservedTime") or event.get("eventTime") or event.get("deprecatedLastTimestamp") or ""
@@ -152,7 +166,7 @@ def of_events(events: Iterable[Obj], names: Mapping[str, set[str]]) -> Iterator[
         count = int(series.get("count") or event.get("deprecatedCount") or 1)
         text = f"{event.get('reason')}: {shortened(event.get('note'))}"
         at = at.astimezone(UTC).replace(microsecond=0)
-        yield Moment(at, who, name, text, bad=event.get("type") == "Warning", count=count)
+        yield Moment(at, who, name, text, bad=event.get("type") == "Warning", count=count, rank=_LATER)
 
 
 def _of_container(pod: str, container: Obj) -> Iterator[Moment]:

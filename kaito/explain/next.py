@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from api.reasons import Fact, Reason
-from controllers.workspace.findings import Turn, passes, turn_of
+from controllers.workspace.findings import Turn, passes
 
 _LOGS_BEFORE = {Reason.CRASH_LOOP, Reason.OUT_OF_MEMORY}
 _LOGS = {Reason.ENGINE_FAILED, Reason.MODEL_PULLING, Reason.MODEL_LOADING, Reason.CONTAINER_STARTING}
@@ -61,7 +61,6 @@ def commands(reason: str, facts: Mapping[str, Fact], name: str, namespace: str) 
     return (f"kubectl describe workspace {name}{space}",)
 
 
-def turn_words(reason: str) -> str:
+def turn_words(turn: str) -> str:
     """Whose turn it is, as a person says it."""
-    turn = turn_of(reason)
-    return "yours" if turn is Turn.YOU else f"the {turn}'s" if turn is not Turn.KUBERNETES else "Kubernetes'"
+    return "yours" if turn == Turn.YOU else "Kubernetes'" if turn == Turn.KUBERNETES else f"the {turn}'s"

@@ -24,8 +24,9 @@ def headline(chain: Chain) -> str:
     if chain.blocking is None:
         return f"{title}: {paint('Ready', 'green')}"
     style = "yellow" if chain.blocking.passes else "red"
-    what = paint(f"{chain.state}, {chain.blocking.reason}", style)
-    return f"{title}: {what} (turn: {turn_words(chain.blocking.reason)})"
+    words = dict.fromkeys((chain.state, chain.blocking.reason))  # "Deleting" is both
+    what = paint(", ".join(words), style)
+    return f"{title}: {what} (turn: {turn_words(chain.blocking.turn)})"
 
 
 def _lines(chain: Chain, *, wide: bool) -> Iterator[str]:
@@ -43,8 +44,6 @@ def _lines(chain: Chain, *, wide: bool) -> Iterator[str]:
         yield from _verdict(chain.blocking, "blocked by")
     if chain.wait:
         yield f"    wait: {chain.wait}"
-    elif chain.blocking is not None and chain.blocking.passes:
-        yield "    wait: unknown yet; no other of its kind has been seen"
     for number, command in enumerate(chain.endpoint):
         yield f"    {'call:' if number == 0 else '  or:'} {command}"
     if chain.outside:
@@ -73,6 +72,6 @@ def _timeline(moments: Sequence[Moment], *, wide: bool) -> Iterator[str]:
 def _verdict(item: Verdict, title: str) -> Iterator[str]:
     mark = paint("·", "yellow") if item.passes else paint("✘", "red")
     yield f"  {mark} {title} {paint(item.reason, 'bold')}: {item.message}"
-    yield f"    turn: {turn_words(item.reason)}"
+    yield f"    turn: {turn_words(item.turn)}"
     for number, command in enumerate(item.next):
         yield f"    {'next:' if number == 0 else '  or:'} {command}"

@@ -7,13 +7,15 @@ not list stays empty and is noted.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from api import keys
-from controllers.resources import MACHINES, WORKSPACES
+from controllers.resources import WORKSPACES
 from controllers.workspace.observe import BY_NODE, BY_WORKSPACE, Stores
 from controllers.workspace.observe_children import BY_CONFIG, ChildStores, of_config, of_label
 from controllers.workspace.rivals import node_of_pod, nodes_of_workspace
 from controllers.workspace.setup import of_machine
+from controllers.workspace.target import selector_labels
 from manager.client import Client
 from manager.errors import Forbidden, NotFound
 from manager.resources import (
@@ -25,8 +27,9 @@ from manager.resources import (
     SERVICES,
     STATEFULSETS,
 )
+from manager.selectors import selector_from
 from manager.store import Store
-from manager.types import Resource
+from manager.types import Obj, Resource
 
 
 class Lists:
@@ -39,34 +42,57 @@ class Lists:
         """The store of a kind, empty until ``fill``; ``labelled``: only what bears a Workspace's label."""
         return self._wanted.setdefault((resource, labelled), Store())
 
-    async def fill(self, client: Client, namespace: str) -> list[str]:
-        """List everything that was asked for; what could not be read, as notes."""
+    async def fill(self, client: Client, namespace: str, workspace: Obj) -> list[str]:
+        """List everything that was asked for; what could not be read, as notes.
+
+        Namespaced kinds of that namespace; of Workspaces all, and of pods also those on the matching nodes,
+        because somebody else may have what this one waits for.
+        """
         said = await asyncio.gather(
             *(
-                self._fill(client, resource, store, namespace, keys.WORKSPACE_LABEL if labelled else None)
+                self._fill(client, store, resource, namespace, keys.WORKSPACE_LABEL if labelled else None)
                 for (resource, labelled), store in self._wanted.items()
             )
         )
+        said += await asyncio.gather(
+            self._fill(client, self.store(WORKSPACES), WORKSPACES, None),
+            *(
+                self._fill(client, self.store(PODS), PODS, None, field=f"spec.nodeName={name}")
+                for name in self._matching(workspace)
+            ),
+        )
         return list(dict.fromkeys(note for note in said if note))
 
+    def _matching(self, workspace: Obj) -> list[str]:
+        labels = selector_labels(workspace)
+        found = self.store(NODES).list(selector=selector_from({"matchLabels": labels})) if labels else []
+        return [str(node["metadata"]["name"]) for node in found]
+
     async def _fill(
-        self, client: Client, resource: Resource, store: Store, namespace: str, selector: str | None
+        self,
+        client: Client,
+        store: Store,
+        resource: Resource,
+        namespace: str | None,
+        label: str | None = None,
+        *,
+        field: str | None = None,
     ) -> str:
+        where = namespace if resource.namespaced else None
         try:
-            found = await client.list(
-                resource, namespace if resource.namespaced else None, label_selector=selector
-            )
+            found = await client.list(resource, where, label_selector=label, field_selector=field)
         except NotFound:
             return ""  # not served, so there are none
         except Forbidden:
-            return f"you may not list {resource.plural}, so what they say is left out"
+            others = " of other namespaces" if resource.namespaced and where is None else ""
+            return f"you may not list {resource.plural}{others}, so what they say is left out"
         for item in found.items:
             store.put(item)
         return ""
 
 
-def stores_of(lists: Lists, *, machine_api: bool) -> Stores:
-    """The stores, not filled yet."""
+def stores_of(lists: Lists, made_of: Iterable[Resource]) -> Stores:
+    """The stores, not filled yet. ``made_of``: the kinds that become nodes, as far as they are served."""
     children = ChildStores(
         statefulsets=lists.store(STATEFULSETS),
         services=lists.store(SERVICES),
@@ -76,7 +102,7 @@ def stores_of(lists: Lists, *, machine_api: bool) -> Stores:
     )
     for labelled in (children.adapters, children.revisions):
         labelled.add_index(BY_WORKSPACE, of_label)
-    made = {MACHINES: lists.store(MACHINES)} if machine_api else {}
+    made = {resource: lists.store(resource) for resource in made_of}
     stores = Stores(
         workspaces=lists.store(WORKSPACES),
         nodes=lists.store(NODES),

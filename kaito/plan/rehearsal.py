@@ -29,6 +29,7 @@ from api.conditions import (
 )
 from api.errors import InvalidSpec
 from api.v1alpha1 import Workspace
+from api.validation import DEFAULT, Switches
 from controllers.workspace.decide import decide
 from controllers.workspace.imagine import imagine
 from controllers.workspace.made import instance_type
@@ -79,14 +80,17 @@ class _World:
     steps: list[Step] = field(default_factory=list)
 
 
-def rehearse(obj: Obj, registry: str, now: datetime) -> Rehearsal:
-    """Let the operator act on this Workspace in a willing world."""
+def rehearse(
+    obj: Obj, registry: str, now: datetime, *, context: int | None = None, switches: Switches = DEFAULT
+) -> Rehearsal:
+    """Let the operator act in a willing world. ``context`` is what the Workspace's configuration asks for."""
     meta = {"namespace": "default", "uid": _UID, "resourceVersion": "1", "generation": 1, **obj["metadata"]}
     try:
         workspace, problem = Workspace.parse({**obj, "metadata": meta}), ""
     except InvalidSpec as error:
         workspace, problem = None, "; ".join(f"{path}: {what}" for path, what in error.problems)
-    world = _World(Observation({**obj, "metadata": meta}, workspace, problem, registry=registry))
+    seen = {**obj, "metadata": meta}
+    world = _World(Observation(seen, workspace, problem, context=context, registry=registry, switches=switches))
     status: Obj = {}
     for _ in range(_ROUNDS):
         plan = decide(world.obs, now)

@@ -6,6 +6,7 @@ What is asserted is what a user sees: the condition, the event, and the first li
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,14 +15,23 @@ import pytest
 from aiohttp import web
 
 from controllers.resources import WORKSPACES
+from controllers.workspace import pace, podreader
 from kaito.explain.chain import Chain
 from kaito.explain.render import render
 from kaito.explain.run import explain
-from manager.resources import DEPLOYMENTS, EVENTS_V1, NODES, PODS
+from manager.errors import NotFound
+from manager.resources import CONFIGMAPS, DEPLOYMENTS, EVENTS_V1, NODES, PODS
 from provisioner.testing import Fault
 
 pytestmark = pytest.mark.timeout(90)
 Json = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods are asked again after moments instead of seconds; the order of things stays as it is."""
+    monkeypatch.setattr(pace, "_SOONEST", 0.2)
+    monkeypatch.setattr(podreader, "FRESH_SECONDS", 0.1)
 
 
 async def explained(world: Any, subject: str = "w") -> tuple[Chain, list[str]]:
@@ -66,9 +76,9 @@ async def until(check: Any) -> Any:
         ("SkuNotAvailable", "SkuNotAvailable", "yours"),
         ("CapacityUnavailable", "CapacityUnavailable", "the cloud's"),
     ],
-    ids=["theme1-quota", "theme1-sku", "theme1-capacity"],
+    ids=["quota", "sku", "capacity"],
 )
-async def test_the_refusal_of_a_cloud(world: Any, code: str, reason: str, turn: str) -> None:
+async def test_theme1_the_refusal_of_a_cloud(world: Any, code: str, reason: str, turn: str) -> None:
     """Quota, type and capacity are in condition, event and explanation, in the cloud's words."""
     world.cloud.faults.append(Fault("create", code, "0 of 6 vCPUs are left", times=1000))
     await world.create()
@@ -85,7 +95,7 @@ async def test_the_refusal_of_a_cloud(world: Any, code: str, reason: str, turn: 
     assert chain.to_obj()["blocking"]["next"][0].startswith("kubectl describe machine ws") or turn != "yours"
 
 
-async def test_an_image_that_is_not_there(world: Any) -> None:
+async def test_theme1_an_image_that_is_not_there(world: Any) -> None:
     """A typo in the image is told with the image's name, not as a workload that is pending."""
     world.pods_fail = {"waiting": {"reason": "ImagePullBackOff", "message": "manifest unknown"}}
     await world.create()
@@ -112,9 +122,9 @@ async def test_an_image_that_is_not_there(world: Any) -> None:
         ),
         ({"exitCode": 137, "reason": "OOMKilled"}, "OutOfMemory", "more memory"),
     ],
-    ids=["theme2-engine", "theme2-killed"],
+    ids=["engine", "killed"],
 )
-async def test_a_model_that_does_not_fit(world: Any, ended: Json, reason: str, words: str) -> None:
+async def test_theme2_a_model_that_does_not_fit(world: Any, ended: Json, reason: str, words: str) -> None:
     """The exit code and the last line that the engine said are in the condition; the next step is its log."""
     world.pods_fail = {"terminated": ended}
     await world.create()
@@ -132,7 +142,7 @@ async def test_a_model_that_does_not_fit(world: Any, ended: Json, reason: str, w
 # ------------------------------------------------------------------ 3: deletion sticks
 
 
-async def test_a_deletion_that_does_not_end(world: Any) -> None:
+async def test_theme3_a_deletion_that_does_not_end(world: Any) -> None:
     """While the cloud does not let go, the Workspace says for what it waits, and so does the explanation."""
     await world.create()
     async with world.operator():
@@ -154,14 +164,14 @@ async def test_a_deletion_that_does_not_end(world: Any) -> None:
         await world.gone()
 
     assert name in told["message"]
-    assert "Deleting (turn: the operator's)" in lines[0]
+    assert lines[0] == f"Workspace {world.namespace}/w: Deleting (turn: the operator's)"
     assert of_machine.state == "Deleting"
 
 
 # ------------------------------------------------------------------ 4: the GPUs that I have
 
 
-async def test_a_node_of_mine_that_cannot_be_used(world: Any) -> None:
+async def test_theme4_a_node_of_mine_that_cannot_be_used(world: Any) -> None:
     """A node that matches and shows no GPU is named; nothing is bought in its place."""
     world.gpus = "0"
     name = f"byo-{world.namespace}"
@@ -177,6 +187,104 @@ async def test_a_node_of_mine_that_cannot_be_used(world: Any) -> None:
     assert world.cloud.creates == []
     assert lines[0].endswith("GpuNotVisible (turn: yours)")
     assert chain.to_obj()["blocking"]["next"] == [f"kubectl describe node {name}"]
+
+
+# ------------------------------------------------------------------ 5 and 6: adapters that come, go and lie
+
+
+ADAPTED = {
+    "preset": {"name": "phi-3-mini-4k-instruct"},
+    "adapters": [{"source": {"name": "a", "image": "example.com/a:1"}}],
+}
+
+
+def adapters_answer(
+    revision: str, state: str = "Loaded", image: str = "example.com/a:1", message: str = ""
+) -> Json:
+    return {
+        "revision": revision,
+        "adapters": [{"name": "a", "state": state, "image": image, "message": message}],
+    }
+
+
+async def wanted_revision(world: Any, image: str) -> str:
+    """Wait until the list that the pods read names the image; its revision."""
+
+    async def check() -> str | None:
+        try:
+            stored = await world.client.get(CONFIGMAPS, "w-adapters", world.namespace)
+        except NotFound:
+            return None
+        wanted = json.loads(stored["data"]["adapters.json"])
+        return wanted["revision"] if [item["image"] for item in wanted["adapters"]] == [image] else None
+
+    return str(await until(check))
+
+
+async def test_theme5_an_adapter_is_swapped_under_a_serving_pod(world: Any) -> None:
+    """While a pod works on the new adapter the Workspace stays Ready; the swap has a condition of its own."""
+    answers: Json = {}
+    async with pod_server(world, answers):
+        await world.create(inference=ADAPTED)
+        async with world.operator():
+            first = await wanted_revision(world, "example.com/a:1")
+            answers["/v1/adapters"] = adapters_answer(first)
+            await world.becomes("AdaptersReady", "True", "AdaptersLoaded")
+            await world.becomes("WorkspaceReady", "True")
+            before = await the_pod(world)
+            edit = {"adapters": [{"source": {"name": "a", "image": "example.com/a:2"}}]}
+            await world.client.patch(WORKSPACES, "w", {"inference": edit}, namespace=world.namespace)
+            second = await wanted_revision(world, "example.com/a:2")
+            await world.becomes("AdaptersReady", "False", "AdaptersOutdated")
+            chain, lines = await explained(world)
+            ready = await world.conditions()
+            answers["/v1/adapters"] = adapters_answer(second, "Pulling", "example.com/a:2")
+            await world.becomes("AdaptersReady", "False", "AdaptersLoading")
+            await event(world, "AdaptersLoading")
+            answers["/v1/adapters"] = adapters_answer(second, image="example.com/a:2")
+            await world.becomes("AdaptersReady", "True")
+            after, status = await the_pod(world), (await world.get())["status"]
+
+    assert first != second
+    assert ready["WorkspaceReady"][0] == ready["InferenceReady"][0] == "True"
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert lines[0] == f"Workspace {world.namespace}/w: Ready"
+    assert [item.reason for item in chain.beside] == ["AdaptersOutdated"]
+    assert status["adapters"] == [
+        {
+            "pod": after["metadata"]["name"],
+            "state": "Loaded",
+            "revision": second,
+            "adapters": [{"name": "a", "state": "Loaded"}],
+        }
+    ]
+
+
+async def test_theme6_an_adapter_that_failed_or_was_lost_is_not_called_loaded(world: Any) -> None:
+    """A failure, a server that forgot, and one that is silent are each told, with the pod and its own words."""
+    answers: Json = {}
+    async with pod_server(world, answers):
+        await world.create(inference=ADAPTED)
+        async with world.operator():
+            revision = await wanted_revision(world, "example.com/a:1")
+            answers["/v1/adapters"] = adapters_answer(revision, "Failed", message="rank 64 is more than 16")
+            told = await world.becomes("AdaptersReady", "False", "AdapterFailed")
+            warned = await event(world, "AdapterFailed")
+            chain, lines = await explained(world)
+            answers["/v1/adapters"] = {"revision": "", "adapters": []}
+            await world.becomes("AdaptersReady", "False", "AdaptersOutdated")
+            del answers["/v1/adapters"]
+            await world.becomes("AdaptersReady", "Unknown", "AdaptersUnknown")
+            await world.becomes("WorkspaceReady", "True")
+            pod = await the_pod(world)
+
+    assert pod["metadata"]["name"] in told["message"]
+    assert "rank 64 is more than 16" in told["message"]
+    assert warned["type"] == "Warning"
+    assert lines[0] == f"Workspace {world.namespace}/w: Ready"
+    assert chain.exit_code == 0
+    assert chain.beside[0].reason == "AdapterFailed"
+    assert any("beside AdapterFailed" in line for line in lines)
 
 
 # ------------------------------------------------------------------ 9: weights that are fetched for a long time
@@ -203,7 +311,7 @@ async def pod_server(world: Any, answers: Json) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-async def test_weights_on_their_way(world: Any) -> None:
+async def test_theme9_weights_on_their_way(world: Any) -> None:
     """How much of the model is here is in the condition, and an estimate made of bytes beside it."""
     pulling = {"stage": "Pulling", "bytesDone": 4 * 2**30, "bytesTotal": 10 * 2**30, "secondsLeft": 60.0}
     answers: Json = {"/v1/progress": pulling}
@@ -231,7 +339,7 @@ async def test_weights_on_their_way(world: Any) -> None:
 # ------------------------------------------------------------------ 13: Ready is wrong
 
 
-async def test_ready_follows_the_pods(world: Any) -> None:
+async def test_theme13_ready_follows_the_pods(world: Any) -> None:
     """A pod that breaks takes Ready away though the Deployment was fine."""
     await world.create()
     async with world.operator():
@@ -257,7 +365,7 @@ async def test_ready_follows_the_pods(world: Any) -> None:
     assert lines[0] == f"Workspace {world.namespace}/w: NotReady, CrashLoop (turn: yours)"
 
 
-async def test_ready_waits_for_the_newest_revision(world: Any) -> None:
+async def test_theme13_ready_waits_for_the_newest_revision(world: Any) -> None:
     """While the pods of an older revision still serve, the Workspace is not Ready, and says so."""
     await world.create()
     async with world.operator():
@@ -277,7 +385,7 @@ async def test_ready_waits_for_the_newest_revision(world: Any) -> None:
 # ------------------------------------------------------------------ 16: which URL do I call?
 
 
-async def test_the_url_to_call(world: Any) -> None:
+async def test_theme16_the_url_to_call(world: Any) -> None:
     """A ready Workspace's explanation ends in commands for both doors, with its own address and model."""
     await world.create()
     async with world.operator():
@@ -300,7 +408,7 @@ async def test_the_url_to_call(world: Any) -> None:
 # ------------------------------------------------------------------ 17: the node joins, its GPU does not
 
 
-async def test_a_gpu_that_never_appears(world: Any) -> None:
+async def test_theme17_a_gpu_that_never_appears(world: Any) -> None:
     """A made node without a GPU is told as that, with the node to look at; it is no workload that is pending."""
     world.gpus = "0"
     await world.create()
