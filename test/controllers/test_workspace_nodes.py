@@ -272,11 +272,11 @@ def test_nodes_of_a_model_that_cannot_span_them_are_replicas() -> None:
     assert (found.nodes, found.tensor_parallel, found.pipeline_parallel, found.distributed) == (3, 1, 1, False)
 
 
-def test_copies_within_a_node_are_told_apart_from_shards() -> None:
-    """A small model on eight large GPUs is eight copies behind one endpoint."""
+def test_a_pod_runs_one_copy() -> None:
+    """A small model on eight large GPUs is spread over all of them: a server holds one engine."""
     found = target(seen("phi-4-mini-instruct", type_="Standard_ND96isr_H100_v5")).layout
 
-    assert (found.gpus_per_node, found.tensor_parallel, found.data_parallel, found.distributed) == (8, 1, 8, False)
+    assert (found.gpus_per_node, found.tensor_parallel, found.pipeline_parallel) == (8, 8, 1)
 
 
 def test_what_the_cache_holds_is_the_longest_request() -> None:
@@ -659,6 +659,15 @@ def test_own_machines_that_leave_are_waited_for() -> None:
     plan = decide(seen(type_=A10, count=1, machines=(machine(0, going=True),)), NOW)
 
     assert bodies(plan) == []
+    assert told(plan) == ("False", "MachineDeleting")
+
+
+def test_a_node_goes_with_its_machine() -> None:
+    """A node whose Machine is being deleted is not counted on, however healthy it looks."""
+    nodes = (node("a", labels={"kaito.sh/workspace": "w", "kaito.sh/workspacenamespace": "ns"}),)
+    plan = decide(seen(type_=A10, count=1, nodes=nodes, machines=(machine(0, going=True, at_node="a"),)), NOW)
+
+    assert plan.status["workerNodes"] == []
     assert told(plan) == ("False", "MachineDeleting")
 
 
