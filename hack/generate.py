@@ -1,7 +1,7 @@
-"""Writes, or checks, every generated file: the CRDs, docs/sizing.md, and with ``--data`` the catalogues.
+"""Writes, or checks, every generated file: CRDs, docs/sizing.md, docs/reasons.md; with ``--data`` the catalogues.
 
 In: the pydantic models of ``api``, its sizing, and, for the catalogues, a folder of collected upstream figures.
-Out: ``config/crd/*.yaml``, ``config/nodeclaim/*.yaml``, ``docs/sizing.md`` and ``api/catalog/*.json``. ``--check``
+Out: ``config/crd/*.yaml``, ``config/nodeclaim/*.yaml``, ``docs/*.md`` and ``api/catalog/*.json``. ``--check``
 writes nothing, lists what is stale and exits 1; ``make check`` runs it. Nothing else writes these files.
 """
 
@@ -30,6 +30,9 @@ def generated(data: Path | None) -> Iterator[tuple[Path, str]]:
     from hack.sizing_doc import document
 
     yield ROOT / "docs" / "sizing.md", document()
+    from hack.reasons_doc import document as reasons
+
+    yield ROOT / "docs" / "reasons.md", reasons()
 
 
 def main() -> int:
