@@ -31,6 +31,8 @@ MACHINE_INITIALIZED: Final = "MachineInitialized"
 NODECLAIM_LAUNCHED: Final = "Launched"
 NODECLAIM_REGISTERED: Final = "Registered"
 NODECLAIM_INITIALIZED: Final = "Initialized"
+DRAINED: Final = "Drained"
+INSTANCE_TERMINATING: Final = "InstanceTerminating"
 
 # Workspace
 MACHINE_READY: Final = "MachineReady"

@@ -35,6 +35,7 @@ INITIALIZED_LABEL: Final = "karpenter.sh/initialized"
 CAPACITY_TYPE_LABEL: Final = "karpenter.sh/capacity-type"
 AZURE_SKU_NAME_LABEL: Final = "karpenter.azure.com/sku-name"
 AWS_GPU_COUNT_LABEL: Final = "karpenter.k8s.aws/instance-gpu-count"
+DO_NOT_SYNC_TAINTS: Final = "karpenter.sh/do-not-sync-taints"  # on a node: its taints are somebody else's
 
 # ------------------------------------------------------------------ labels of Kubernetes and of GPU nodes
 INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
@@ -43,6 +44,7 @@ OS_LABEL: Final = "kubernetes.io/os"
 HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 REGION_LABEL: Final = "topology.kubernetes.io/region"
+EXCLUDE_FROM_LB_LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 POD_NAME_LABEL: Final = "statefulset.kubernetes.io/pod-name"
 ACCELERATOR_LABEL: Final = "accelerator"
 ACCELERATOR_NVIDIA: Final = "nvidia"
@@ -59,6 +61,8 @@ GPU_TAINT_EFFECT: Final = "NoSchedule"
 DISRUPTED_TAINT: Final = "karpenter.sh/disrupted"
 SPOT_TAINT_KEY: Final = "kubernetes.azure.com/scalesetpriority"  # AKS puts it on every spot node
 SPOT_TAINT_VALUE: Final = "spot"
+UNREGISTERED_TAINT: Final = "karpenter.sh/unregistered"  # on a node until its NodeClaim knows it
+UNSCHEDULABLE_TAINT: Final = "node.kubernetes.io/unschedulable"
 
 # ------------------------------------------------------------------ resources
 GPU_RESOURCE: Final = "nvidia.com/gpu"
@@ -92,10 +96,23 @@ SPOT: Final = "spot"
 ON_DEMAND: Final = "on-demand"
 LINKED: Final = "karpenter.sh/linked"
 DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
+DO_NOT_EVICT: Final = "karpenter.sh/do-not-evict"  # the name of DO_NOT_DISRUPT in the Machine's time
+MIRROR_POD: Final = "kubernetes.io/config.mirror"
 NODECLAIM_TERMINATION_TIMESTAMP: Final = "karpenter.sh/nodeclaim-termination-timestamp"
+CLOUD_OPERATION: Final = "kaito.sh/cloud-operation"  # on a Machine: token of what the cloud is doing for it
+CLOUD_OPERATION_STARTED: Final = "kaito.sh/cloud-operation-started"
 
 # Domains of the label keys that KAITO itself writes; a selector made of these alone selects nothing of the user's.
 RESERVED_LABEL_DOMAINS: Final = ("kaito.sh", "kaito.io", "karpenter.sh")
+
+# ------------------------------------------------------------------ annotations and labels of adapter images
+IMAGE_MODEL_NAME: Final = "sh.kaito.model.name"  # upstream's, since 0.5
+IMAGE_MODEL_REVISION: Final = "sh.kaito.model.revision"
+IMAGE_TUNING_METHOD: Final = "sh.kaito.tuning.method"
+IMAGE_TUNING_PARAMETERS: Final = "sh.kaito.tuning.parameters"  # JSON
+IMAGE_DATASET_DIGEST: Final = "sh.kaito.tuning.dataset.digest"
+IMAGE_TITLE: Final = "org.opencontainers.image.title"
+IMAGE_DESCRIPTION: Final = "org.opencontainers.image.description"
 
 # ------------------------------------------------------------------ the node class of NodeClaims
 NODE_CLASS_KIND: Final = "KaitoNodeClass"  # in our own group

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from api.validation import DEFAULT, Switches
+from controllers.machine.garbage import SweepLimits
 from controllers.machine.model import Limits
 from controllers.workspace.podreader import PodReader
 
@@ -62,8 +63,14 @@ class WorkspaceSettings:
 
 @dataclass(frozen=True, slots=True)
 class MachineSettings:
-    """Of the Machine controller. Its reconciles wait for the cloud's replies, so many run at once."""
+    """Of the Machine controller. Its reconciles wait for the cloud's replies, so many run at once.
+
+    Attributes:
+        kinds_poll: seconds between two looks for a kind that the cluster does not serve yet.
+    """
 
     limits: Limits = field(default_factory=Limits)
+    sweep: SweepLimits = field(default_factory=SweepLimits)
     max_concurrent: int = 20
+    kinds_poll: float = 5.0
     clock: Callable[[], datetime] = utc_now

@@ -9,7 +9,7 @@ written count is exact; an absent one is what the model takes, and stays once so
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -26,6 +26,7 @@ from controllers.workspace.layout import Layout
 from controllers.workspace.made import instance_type as type_of
 from controllers.workspace.made import is_leaving, machine_name
 from controllers.workspace.model import Observation
+from controllers.workspace.sharing import key_of, owner_of
 from manager.types import Obj
 
 _MOST: Final = Assumptions().most_nodes
@@ -62,8 +63,11 @@ class _Choice:
     def kind(self) -> NodeKind | Cause:
         policy = provisioning(self.obs, self.workspace)
         written = self.workspace.resource.instance_type
-        if written or (policy != keys.PROVISION_NEVER and (written := _made_type(self.obs))):
+        if written:
             return self._typed(written)
+        if policy != keys.PROVISION_NEVER and (made := _made_type(self.obs)):
+            settled = self._typed(made)
+            return settled if isinstance(settled, Cause) else self._ours(settled)
         groups = [] if policy == keys.PROVISION_ALWAYS else [*self._groups()]
         if found := self._sufficient(groups):
             return found
@@ -131,10 +135,10 @@ class _Choice:
     def _more_of_the_same(self, groups: list[tuple[GpuFacts | None, list[Obj]]]) -> NodeKind | None:
         """What matches is too little, and more of it can be had."""
         for gpu, nodes in groups:
-            name = (nodes[0]["metadata"].get("labels") or {}).get(keys.INSTANCE_TYPE_LABEL)
+            name = _type_label(nodes[0])
             layout = self._lay_out(gpu)
             if name and catalog.sku(name) and isinstance(layout, Layout):
-                return NodeKind(name, layout, self.preset is not None)
+                return self._ours(NodeKind(name, layout, self.preset is not None))
         return None
 
     def _insufficient(self, groups: list[tuple[GpuFacts | None, list[Obj]]]) -> NodeKind | Cause:
@@ -148,6 +152,16 @@ class _Choice:
     def _of(self, instance_type: str | None, layout: Layout, nodes: list[Obj]) -> NodeKind:
         names = frozenset(node["metadata"]["name"] for node in nodes)
         return NodeKind(instance_type, layout, self.preset is not None, names)
+
+    def _ours(self, kind: NodeKind) -> NodeKind:
+        """A type that nobody wrote: a node that does not say its type was looked at, and is not what is wanted."""
+        me = key_of(self.obs.namespace, self.obs.name)
+        names = (
+            node["metadata"]["name"]
+            for node in self.obs.nodes
+            if _type_label(node) == kind.instance_type or owner_of(node) == me
+        )
+        return replace(kind, only=frozenset(names))
 
     # ------------------------------------------------------------------ none
 
@@ -174,7 +188,7 @@ class _Choice:
         if best is None:
             facts = {"preset": self.preset.name, "why": why or "none can be had"}
             return Cause(Reason.NO_INSTANCE_TYPE_FITS, facts)
-        return NodeKind(best[1].instance_type, best[2], gpu_nodes=True)
+        return self._ours(NodeKind(best[1].instance_type, best[2], gpu_nodes=True))
 
 
 def _rank(sku: Sku, layout: Layout, price: Price | None, *, spot: bool) -> tuple[bool, bool, float, int, int, str]:
@@ -189,6 +203,10 @@ def _living(obs: Observation) -> list[Obj]:
     own = {machine_name(obs.namespace, obs.name, obs.uid, index) for index in range(_MOST)}
     found = [item for item in obs.machines if not is_leaving(item) or item["metadata"]["name"] in own]
     return sorted(found, key=lambda item: (is_leaving(item), str(item["metadata"]["name"])))
+
+
+def _type_label(node: Obj) -> str | None:
+    return (node["metadata"].get("labels") or {}).get(keys.INSTANCE_TYPE_LABEL)
 
 
 def _made_type(obs: Observation) -> str | None:

@@ -24,8 +24,7 @@ from controllers.workspace.observe_children import ChildStores, observe_children
 from controllers.workspace.sharing import claim_of, key_of
 from controllers.workspace.target import owner_labels, selector_labels
 from manager.client import Client
-from manager.errors import Forbidden, NotFound
-from manager.resources import CONFIGMAPS
+from manager.errors import NotFound
 from manager.selectors import selector_from
 from manager.store import Store
 from manager.types import Obj, Resource
@@ -61,7 +60,6 @@ async def observe(
     """All that a decision about this Workspace rests on. Nothing is awaited once the stores have been read."""
     name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
     workspace, problem = _typed(obj)
-    context = await _context(client, workspace, namespace)
     key = key_of(namespace, name)
     children = await observe_children(client, stores.children, obj, workspace, operator)
     made = stores.made.get(node_api.resource)
@@ -80,7 +78,7 @@ async def observe(
         deployment=stores.deployments.get(name, namespace),
         service=stores.services.get(name, namespace),
         pods=tuple(stores.pods.by_index(BY_WORKSPACE, key)),
-        context=context,
+        context=_context(workspace, children.configs or {}),
         use={
             name: _use(stores, name, decided or Claims())
             for name in (node["metadata"]["name"] for node in matching)
@@ -94,15 +92,10 @@ async def observe(
     )
 
 
-async def _context(client: Client, workspace: Workspace | None, namespace: str) -> int | None:
-    """What the ConfigMap that the Workspace names asks of the context. One that cannot be read asks nothing."""
+def _context(workspace: Workspace | None, configs: Mapping[str, Obj | None]) -> int | None:
+    """What the ConfigMap that the Workspace names asks of the context."""
     name = workspace.inference.config if workspace is not None and workspace.inference is not None else None
-    if not name:
-        return None
-    try:
-        return wanted_context(name, {name: await client.get(CONFIGMAPS, name, namespace)})
-    except (NotFound, Forbidden):
-        return None
+    return wanted_context(name, configs) if name else None
 
 
 async def _leftovers(client: Client, api: NodeApi, namespace: str, name: str) -> tuple[NodeApi, tuple[Obj, ...]]:

@@ -16,6 +16,7 @@ from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from manager.types import Obj
 
 _NO_NEWS = ("", "AwaitingReconciliation")  # what Karpenter writes before it has looked
+_LAUNCHING = (*_NO_NEWS, "Launching", "NotLaunched", "InstanceCreating", "NodeCreating")
 
 
 def blocking_failure(machines: Iterable[Obj], api: NodeApi) -> Why | None:
@@ -35,7 +36,7 @@ def blocking_failure(machines: Iterable[Obj], api: NodeApi) -> Why | None:
 def _refuses(launched: Condition, api: NodeApi) -> bool:
     # Karpenter tries on after a refusal and says so with Unknown and a reason.
     if api is not MACHINE_API and launched.status == Status.UNKNOWN:
-        return launched.reason not in (*_NO_NEWS, "Launching")
+        return launched.reason not in _LAUNCHING
     return launched.status == Status.FALSE
 
 
@@ -46,6 +47,11 @@ def progress(machine: Obj, api: NodeApi) -> Why:
         return Why.of(Cause(Reason.MACHINE_DELETING, {"machine": name}))
     conditions = conditions_of(machine)
     if api is MACHINE_API:
+        launched = find(conditions, api.launched)
+        if launched is not None and launched.status == Status.UNKNOWN and launched.reason:
+            creating = launched.reason == "InstanceCreating"  # said in the Workspace's own word
+            reason = str(Reason.MACHINE_CREATING) if creating else launched.reason
+            return Why(reason, f"{api.kind} {name}: {launched.message}")
         if not is_true(conditions, api.launched):
             facts = {"machine": name, "instance_type": instance_type(machine)}
             return Why.of(Cause(Reason.MACHINE_CREATING, facts))

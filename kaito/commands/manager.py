@@ -17,16 +17,11 @@ if TYPE_CHECKING:
     import asyncio
 
     from api.validation import Switches
-    from controllers import MachineSettings
     from manager.config import RestConfig
-    from manager.manager import Manager
     from manager.types import Resource
-    from provisioner import CloudProvider
 
 _CONTROLLERS = ("workspace", "machine")
-_PROVIDERS = ("local", "azure", "byo")
-_CRD_POLL = 2.0  # seconds between two looks for a CRD that is not there yet and that nothing works without
-_CRD_POLL_LATER = 30.0  # and for one that may well be absent for good
+_CRD_POLL = 2.0  # seconds between two looks for a CRD that is not there yet
 
 
 def manager(
@@ -101,6 +96,21 @@ def manager(
     registration_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds a launched machine may take to become a node.")
     ] = 900.0,
+    initialization_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds a node may take to show its GPUs; then it is replaced.")
+    ] = 900.0,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds pods may take to leave a node whose machine is deleted.")
+    ] = 900.0,
+    delete_foreign_instances: Annotated[
+        bool,
+        typer.Option(help="Remove unclaimed instances that the upstream provisioner made; else they are told of."),
+    ] = False,
+    leak_audit_interval: Annotated[
+        float, typer.Option(min=1, help="Seconds between two comparisons of the cloud with the Machines.")
+    ] = 300.0,
+    prices: Annotated[Path | None, typer.Option(help="File with prices of your own, for the leak audit.")] = None,
+    region: Annotated[str, typer.Option(envvar="LOCATION", help="Whose prices count.")] = "",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C."""
@@ -110,11 +120,13 @@ def manager(
     from controllers import (
         Limits,
         MachineSettings,
+        SweepLimits,
         WorkspaceSettings,
         add_machine_controller,
         add_workspace_controller,
     )
-    from controllers.resources import MACHINES
+    from controllers.leaks import add_leak_audit
+    from kaito.clouds import make_provider, rates
     from kaito.errors import CliError
     from kaito.webhooks import serve_webhooks
     from manager.errors import ConfigError, ManagerError
@@ -131,7 +143,9 @@ def manager(
     switches, wanted = _switches(admission_rules), _node_api(node_api)
     # The SDK tells of every request and reply, headers and all.
     logging.getLogger("azure").setLevel(max(level, logging.WARNING))
-    cloud = _provider(provider, local_cloud_url, local_cloud_token_file) if "machine" in chosen else None
+    cloud = None
+    if "machine" in chosen:
+        cloud = make_provider(provider, url=local_cloud_url, token_file=local_cloud_token_file)
 
     async def run() -> None:
         config = await load_config(kubeconfig)
@@ -152,8 +166,8 @@ def manager(
             raise CliError(str(error), "see `kaito manager --help`", exit_code=2) from error
         mgr.add_healthz("ping", ping)
         stop = _stop_on_signals()
-        served = await _await_crds(config, stop)
         if "workspace" in chosen:
+            served = await _await_crds(config, stop)
             settings = WorkspaceSettings(
                 registry=preset_registry,
                 node_api=node_api,
@@ -174,11 +188,12 @@ def manager(
                 cert_dir=webhook_cert_dir,
             )
         if cloud is not None:
-            machines = MachineSettings(limits=Limits(registration=registration_timeout))
-            if MACHINES in served:
-                add_machine_controller(mgr, cloud, machines)
-            else:
-                mgr.add(lambda: _serve_machines_later(mgr, cloud, machines), name="machine-api")
+            limits = Limits(
+                registration=registration_timeout, initialization=initialization_timeout, drain=drain_timeout
+            )
+            sweep = SweepLimits(foreign=delete_foreign_instances)
+            add_machine_controller(mgr, cloud, MachineSettings(limits=limits, sweep=sweep))
+            add_leak_audit(mgr, cloud, rates(prices, region or None), interval=leak_audit_interval)
         try:
             if not stop.is_set():
                 await mgr.run(stop)
@@ -207,25 +222,6 @@ def _chosen(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _provider(name: str, url: str, token_file: Path | None) -> CloudProvider:
-    from kaito.errors import CliError
-
-    if name == "local":
-        from api import catalog
-        from provisioner.local import LocalProvider
-
-        return LocalProvider(url, token_file, gpus_of={sku.instance_type: sku.gpus for sku in catalog.skus()})
-    if name == "azure":
-        return _azure()
-    if name in _PROVIDERS:
-        raise CliError(
-            f"--provider={name} is not in this release yet",
-            "use --provider=azure or local, or run --controllers=workspace beside another provisioner of Machines",
-            exit_code=2,
-        )
-    raise CliError(f"--provider={name}: unknown cloud", f"choose of {', '.join(_PROVIDERS)}", exit_code=2)
-
-
 def _switches(text: str) -> Switches:
     from api.validation import Switches, UnknownSwitch
     from kaito.errors import CliError
@@ -243,25 +239,6 @@ def _node_api(name: str) -> Resource:
     if name not in NODE_APIS:
         raise CliError(f"--node-api={name}: unknown", f"choose of {', '.join(NODE_APIS)}", exit_code=2)
     return NODE_APIS[name].resource
-
-
-def _azure() -> CloudProvider:
-    """The provider of the cluster that the environment names, under the upstream provisioner's variables."""
-    import os
-
-    from kaito.errors import CliError
-    from provisioner.azure import AzureProvider, AzureSettings, InvalidSettings
-
-    try:
-        settings = AzureSettings.from_env(os.environ)
-    except InvalidSettings as error:
-        raise CliError(
-            f"--provider=azure: {error}",
-            "set the variables; in a cluster they come from the ConfigMap kaito-azure (config/manager/azure.yaml) "
-            "and from the service account's annotation",
-            exit_code=2,
-        ) from error
-    return AzureProvider(settings)
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -307,13 +284,3 @@ async def _await_crds(config: RestConfig, stop: asyncio.Event) -> tuple[Resource
             except TimeoutError:
                 continue
     return ()
-
-
-async def _serve_machines_later(mgr: Manager, cloud: CloudProvider, settings: MachineSettings) -> None:
-    """Add the machine controller once the cluster serves Machines; installing the CRD needs no restart."""
-    from controllers import add_machine_controller
-    from controllers.resources import MACHINES
-    from controllers.workspace.late import until_served
-
-    await until_served(mgr, MACHINES, _CRD_POLL_LATER)
-    add_machine_controller(mgr, cloud, settings)

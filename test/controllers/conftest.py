@@ -321,7 +321,9 @@ async def clean_up(world: World) -> None:
         await world._ignore_absent(world.client.delete(MACHINES, name))
     selector = ",".join(f"{key}={value}" for key, value in world.labels.items())
     for node in (await world.client.list(NODES, label_selector=selector)).items:
-        await world._ignore_absent(world.client.delete(NODES, node["metadata"]["name"]))
+        name = node["metadata"]["name"]
+        await world._ignore_absent(world.client.delete(NODES, name))
+        await world._ignore_absent(world.client.patch(NODES, name, unfinalized))
 
 
 @pytest.fixture

@@ -10,8 +10,17 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry, Counter
 
+from inference_server.adapters.model import AdapterChoice, AdapterSlot
 from inference_server.app import ServerState, make_app
-from inference_server.protocol import EngineDead, EngineInfo, InvalidRequest, Message, Piece, Sampling
+from inference_server.protocol import (
+    AdapterRefused,
+    EngineDead,
+    EngineInfo,
+    InvalidRequest,
+    Message,
+    Piece,
+    Sampling,
+)
 
 
 @dataclass
@@ -33,6 +42,9 @@ class ScriptedEngine:
     start_error: Exception | None = None
     started: asyncio.Event = field(default_factory=asyncio.Event)
     start_gate: asyncio.Event | None = None
+    adapters: dict[str, AdapterSlot] = field(default_factory=dict)  # what is loaded, by the slots' names
+    refuse_adapters: set[str] = field(default_factory=set)
+    answered_with: list[AdapterSlot | None] = field(default_factory=list)
 
     async def start(self) -> EngineInfo:
         self.started.set()
@@ -54,10 +66,25 @@ class ScriptedEngine:
         self.chats.append(list(messages))
         return list(range(sum(len(message.content.split()) + 3 for message in messages)))
 
+    async def load_adapter(self, slot: AdapterSlot) -> None:
+        if slot.name in self.refuse_adapters or slot.path.name in self.refuse_adapters:
+            raise AdapterRefused("the engine refuses the adapter: scripted")
+        self.adapters[slot.name] = slot
+
+    async def unload_adapter(self, name: str) -> None:
+        self.adapters.pop(name, None)
+
     async def generate(
-        self, prompt: Sequence[int], sampling: Sampling, request_id: str, *, stream: bool
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        request_id: str,
+        *,
+        stream: bool,
+        adapter: AdapterChoice | None = None,
     ) -> AsyncGenerator[Piece, None]:
         self.calls.append((list(prompt), sampling))
+        self.answered_with.append(adapter.slot if adapter else None)
         if self.refuse:
             raise InvalidRequest(self.refuse)
         if self.errored:
