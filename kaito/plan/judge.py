@@ -88,7 +88,7 @@ def judge(obj: Obj, beside: Sequence[Obj], around: Around) -> Verdict:
     context = around.wish.context or wanted_context(workspace, beside)
     named = catalog.sku(workspace.resource.instance_type or "")
     cloud = around.wish.cloud or (named.cloud if named else DEFAULT_CLOUD)
-    wish = replace(around.wish, cloud=cloud, context=context, nodes=workspace.resource.count)
+    wish = replace(around.wish, cloud=cloud, context=context, nodes=workspace.resource.count, copies=False)
     return _Case(obj, workspace, preset, around, wish).verdict(found)
 
 
@@ -213,7 +213,7 @@ class _Case:
         if rehearsal.target is None or not rehearsal.target.gpus:
             return size(model, gpu, context=self.wish.context, nodes=nodes)
         made = rehearsal.target.layout
-        copies = made.data_parallel * (1 if made.distributed else made.nodes)
+        copies = 1 if made.distributed else made.nodes
         spread = Layout(made.nodes, made.tensor_parallel, made.pipeline_parallel, copies)
         return size(model, replace(gpu, count=made.gpus_per_node), context=self.wish.context, fixed=spread)
 

@@ -272,11 +272,11 @@ def test_nodes_of_a_model_that_cannot_span_them_are_replicas() -> None:
     assert (found.nodes, found.tensor_parallel, found.pipeline_parallel, found.distributed) == (3, 1, 1, False)
 
 
-def test_copies_within_a_node_are_told_apart_from_shards() -> None:
-    """A small model on eight large GPUs is eight copies behind one endpoint."""
+def test_a_pod_runs_one_copy() -> None:
+    """A small model on eight large GPUs is spread over all of them: a server holds one engine."""
     found = target(seen("phi-4-mini-instruct", type_="Standard_ND96isr_H100_v5")).layout
 
-    assert (found.gpus_per_node, found.tensor_parallel, found.data_parallel, found.distributed) == (8, 1, 8, False)
+    assert (found.gpus_per_node, found.tensor_parallel, found.pipeline_parallel) == (8, 8, 1)
 
 
 def test_what_the_cache_holds_is_the_longest_request() -> None:
