@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,6 +58,7 @@ class World:
     labels: dict[str, str] = field(default_factory=lambda: {"apps": f"a{uuid.uuid4().hex[:8]}"})
     gpus: str = "1"
     pods_fail: Json | None = None  # container state to report instead of ready
+    settings: WorkspaceSettings = field(default_factory=lambda: WorkspaceSettings(registry="example.com/kaito"))
     pod_ip: str = "127.97.0.7"
 
     # ------------------------------------------------------------------ the operator
@@ -70,7 +71,7 @@ class World:
         if client is not None:
             mgr.live, mgr.cache = client, Cache(client)
         if workspace:
-            add_workspace_controller(mgr, WorkspaceSettings(registry="example.com/kaito", **settings))
+            add_workspace_controller(mgr, replace(self.settings, **settings))
         if machine:
             gpus = {sku.instance_type: sku.gpus for sku in catalog.skus()}
             provider = LocalProvider(self.cloud.url, self.token_file, gpus_of=gpus)
