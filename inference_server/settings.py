@@ -1,10 +1,9 @@
 """What `kaito serve` was asked to serve, checked before anything heavy is imported.
 
-In: command line values and upstream's configuration file (`inference_config.yaml`: a map `vllm` of engine
-options, beside legacy keys). Out: `ServeSettings`. Precedence, lowest first: defaults chosen for the device,
-the command line, the file's `vllm` map (upstream's order: the file belongs to the user, the command line to the
-operator). A value that cannot work is a SettingsError that says what to write instead; nothing is guessed or
-dropped.
+In: command line values and upstream's configuration file (`inference_config.yaml`: a map `vllm` of engine options,
+beside legacy keys). Out: `ServeSettings`. Precedence, lowest first: defaults chosen for the device, the command
+line, the file's `vllm` map (upstream's order: the file belongs to the user, the command line to the operator).
+A value that cannot work is a SettingsError that says what to write instead; nothing is guessed or dropped.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from api import keys
 from api.conditions import Status, find, is_true, render_time
-from controllers.machine.model import CreateInstance, DeleteInstance, Mark, Observation, Phase
+from controllers.machine.model import CreateInstance, DeleteInstance, DeleteMachine, Mark, Observation, Phase
 from controllers.machine.progress import under_way
 from controllers.machine.request import UnusableMachine, instance_request
 from provisioner import Instance, InstanceState
@@ -38,6 +39,11 @@ def launch(obs: Observation, now: datetime) -> Phase:
 def _create(obs: Observation, now: datetime) -> Phase:
     if wait := _until_next_attempt(obs, now):
         return Phase(requeue_after=wait)
+    meta = obs.machine["metadata"]
+    if linked := (meta.get("annotations") or {}).get(keys.LINKED):
+        # It stood for an instance that was there. Another one in its place is not what was linked.
+        note = f"the instance {linked} that this is linked to does not exist any more"
+        return Phase(actions=(DeleteMachine(str(meta["uid"]), "InstanceGone", note, counts=False),))
     try:
         return Phase(cloud=CreateInstance(instance_request(obs.machine, obs.instance_name)))
     except UnusableMachine as error:

@@ -60,7 +60,9 @@ _UNDER_WAY = (InstanceState.CREATING, InstanceState.DELETING)
 def instance_name(provider: CloudProvider, machine: Obj) -> str:
     """What the Machine's instance is called. Raises ``CloudError`` when it is another cloud's."""
     meta, status = machine["metadata"], machine.get("status") or {}
-    return provider.instance_name(str(meta["name"]), str(meta["uid"]), str(status.get("providerID") or ""))
+    # Upstream's provisioner made instances for Machines by other rules; what it wrote down leads to them.
+    known = status.get("providerID") or (meta.get("annotations") or {}).get(keys.LINKED) or ""
+    return provider.instance_name(str(meta["name"]), str(meta["uid"]), str(known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,13 @@ class MachineReconciler:
             else:
                 break
             plan = decide(obs, now)
-        await self._act(obs, plan, now)
+        try:
+            await self._act(obs, plan, now)
+        except Conflict:
+            # The node changed while it was made ours. What the cloud has said is kept, or it would be asked again.
+            if not obs.deleting and not is_true(obs.conditions, self.kind.registered):
+                await self._write_status(obs, decide(replace(obs, nodes=()), now).status)
+            raise
         return Result(requeue_after=plan.requeue_after)
 
     # ------------------------------------------------------------------ observe

@@ -21,8 +21,8 @@ from inference_server.sources.store import Store
 async def fetch_model(settings: ServeSettings, report: OnProgress) -> FetchedModel:
     """The model's folder; at once where ``settings.model`` is one. Raises FetchError.
 
-    ``HF_TOKEN`` and ``HF_ENDPOINT`` are read from the environment, as the hub's tools do. A model's Python files
-    are fetched only where ``trust_remote_code`` is among the engine's options.
+    ``HF_TOKEN`` and ``HF_ENDPOINT`` are read from the environment, as the hub's own tools do. A model's Python
+    files are fetched only where ``trust_remote_code`` is among the engine's options.
     """
     async with new_session() as session:
         client = RegistryClient(session, insecure=settings.insecure_registries)

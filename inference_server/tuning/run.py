@@ -96,8 +96,8 @@ async def run(settings: TuneSettings) -> tuple[TuneProgress, int]:
 
 async def _steps(settings: TuneSettings, board: Board, stop: threading.Event) -> int:
     check(settings)
-    in_cluster = settings.termination_log.exists()
-    config = read_config(settings.config, settings.method, any_output=not in_cluster)
+    # With --output-dir the file's folder is not used, so it may be anywhere.
+    config = read_config(settings.config, settings.method, any_output=settings.output_dir is not None)
     places = Places.of(settings, config)
     async with serving(board, settings.host, settings.metrics_port) as port:
         if port is not None:
