@@ -39,7 +39,7 @@ NODE = node_object(
 
 
 async def test_a_restarted_stand_in_goes_on(certificates: Any, azure_with: Any, ask: Any, tmp_path: Path) -> None:
-    """Pools, an operation under way and the tokens are there again; then the operation ends, and its node comes."""
+    """Pools, an operation under way and the tokens are there again; the operation then ends; its node comes."""
     file, pair, nodes = tmp_path / "state.json", certificates.server, []
 
     async def on_node(event: str, node: Any) -> None:
