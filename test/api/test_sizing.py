@@ -292,7 +292,7 @@ def test_tuning(name: str, method: str, instance_type: str, possible: bool, comf
 
 
 def test_the_batch_grows_with_the_memory_that_is_left() -> None:
-    """qlora leaves more room for samples than lora, a larger GPU more than a small one, and no room is no sample."""
+    """qlora leaves more room than lora, a larger GPU more than a small one, and no room is no sample."""
     name = "phi-3-mini-4k-instruct"
     small, large = gpus("Standard_NC6s_v3"), gpus("Standard_NC24ads_A100_v4")
     batches = [
