@@ -80,11 +80,13 @@ def size(
     context: int | None = None,
     nodes: int | None = None,
     assumed: Assumptions | None = None,
+    fixed: Layout | None = None,
 ) -> Sizing:
     """How ``model`` runs on nodes with these GPUs.
 
     ``context`` is what one request must be able to have, in tokens (default: the assumed one, or the model's limit
-    where that is shorter); ``nodes`` is an exact number of nodes, otherwise as few as fit are taken.
+    where that is shorter); ``nodes`` is an exact number of nodes, otherwise as few as fit are taken. ``fixed`` is
+    the layout to judge, whatever others there are; its nodes are the number of nodes.
 
     Raises:
         ValueError: no GPUs, or a context or number of nodes below 1.
@@ -101,6 +103,12 @@ def size(
         candidate = Candidate(one, budget(model, gpu, one, rules))
         why = f"{wanted} tokens were asked for and the model's own limit is {model.context_limit}"
         return _not_fitting(model, gpu, wanted, candidate, (), why)
+    if fixed is not None:
+        only = Candidate(fixed, budget(model, gpu, fixed, rules))
+        if _short(only, wanted) <= 0:
+            return _fitting(model, gpu, wanted, only, ())
+        only = _left(only, None, wanted)
+        return _not_fitting(model, gpu, wanted, only, (), _missing(model, gpu, only, fixed.nodes))
     for count in [nodes] if nodes is not None else range(1, (rules.most_nodes if model.distributed else 1) + 1):
         candidates = [
             Candidate(layout, budget(model, gpu, layout, rules)) for layout in layouts(model, gpu, count)

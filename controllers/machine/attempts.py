@@ -35,11 +35,12 @@ class AttemptBook:
 
         A terminal one ends the attempts to create; a deletion is never given up, because something is left then.
         """
-        count = self.of(machine).failed + 1
+        before = self.of(machine)
+        count, since = before.failed + 1, before.since or now
         if error.terminal and not machine["metadata"].get("deletionTimestamp"):
-            entry = Attempts(count, given_up=True)
+            entry = Attempts(count, given_up=True, since=since)
         else:
-            entry = Attempts(count, now + timedelta(seconds=error.retry_delay(count)))
+            entry = Attempts(count, now + timedelta(seconds=error.retry_delay(count)), since=since)
         self._by_name.setdefault(machine["metadata"]["name"], {})[_key(machine)] = entry
         return entry
 

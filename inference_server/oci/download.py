@@ -73,8 +73,9 @@ class Downloader:
         size: int | None,
         on_bytes: OnBytes = lambda _: None,
     ) -> None:
-        """Bring the file to ``target``; at once where it is there. ``digest`` is ``sha256:...``.
+        """Bring the file to ``target``; at once where it is there.
 
+        ``digest`` is ``sha256:...``, or ``git:...`` for the name that git gives to a file's content of that size.
         Raises FetchError.
         """
         if target.is_file():
@@ -110,7 +111,7 @@ class _Transfer:
         self._digest = digest
         self._size = size
         self._on_bytes = on_bytes
-        self._hash = hashlib.sha256()
+        self._hash = self._fresh_hash()
         self.done = 0  # bytes on the disk
         self.reported = 0
 
@@ -133,7 +134,7 @@ class _Transfer:
                 await self._write(reply)
         if self._size is not None and self.done < self._size:
             raise Unreachable(f"{self._target.name} ended after {self.done} of {self._size} bytes")
-        found = f"sha256:{self._hash.hexdigest()}"
+        found = f"{(self._digest or 'sha256').partition(':')[0]}:{self._hash.hexdigest()}"
         if self._digest and found != self._digest:
             self._partial.unlink(missing_ok=True)
             raise DigestMismatch(
@@ -147,7 +148,7 @@ class _Transfer:
             self._on_bytes(-self.done)
             self.reported -= self.done
             self.done = 0
-            self._hash = hashlib.sha256()
+            self._hash = self._fresh_hash()
         with self._partial.open("ab" if self.done else "wb") as file:
             async for chunk in reply.chunks:
                 if self._size is not None and self.done + len(chunk) > self._size:
@@ -158,6 +159,11 @@ class _Transfer:
                 self._hash.update(chunk)
                 file.write(chunk)
                 self._advance(len(chunk))
+
+    def _fresh_hash(self) -> hashlib._Hash:
+        if self._digest is not None and self._digest.startswith("git:"):
+            return hashlib.sha1(b"blob %d\0" % (self._size or 0), usedforsecurity=False)
+        return hashlib.sha256()
 
     def _count_what_is_here(self) -> None:
         with self._partial.open("rb") as file:

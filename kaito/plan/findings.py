@@ -146,16 +146,6 @@ def memory(sizing: Sizing, whole: Sizing, options: Sequence[Option]) -> Iterator
         yield Finding(Severity.NOTE, "nodes", text)
 
 
-def not_yet(item: Option) -> Iterator[Finding]:
-    """That there is a layout which this release's operator does not make."""
-    nodes, layout = item.sizing.nodes, item.sizing.layout
-    text = (
-        f"{nodes} x {item.sku.instance_type} would hold it as {layout}; the operator of this release starts the "
-        f"server on one node with the preset's GPUs"
-    )
-    yield Finding(Severity.NOTE, "not-yet", text)
-
-
 def tuning(fit: TuningFit | None, instead: str) -> Iterator[Finding]:
     """Whether the model can be trained there."""
     if fit is not None and not fit.comfortable:

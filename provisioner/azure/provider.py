@@ -43,7 +43,6 @@ class AzureProvider:
     """One AKS cluster."""
 
     name = "azure"
-    poll_interval = 15.0
 
     def __init__(
         self,
@@ -57,6 +56,7 @@ class AzureProvider:
         Args:
             credential: makes another credential than the one of the settings.
         """
+        self.poll_interval = float(settings.poll_interval)
         self._settings = settings
         self._make_credential = credential
         self._user_agent = user_agent

@@ -58,6 +58,7 @@ class World:
     labels: dict[str, str] = field(default_factory=lambda: {"apps": f"a{uuid.uuid4().hex[:8]}"})
     gpus: str = "1"
     pods_fail: Json | None = None  # container state to report instead of ready
+    pod_ip: str = "127.97.0.7"
 
     # ------------------------------------------------------------------ the operator
 
@@ -203,7 +204,7 @@ class World:
         state = {"running": {"startedAt": stamp()}} if ready else self.pods_fail
         status = {
             "phase": "Running",
-            "podIP": "127.97.0.7",
+            "podIP": self.pod_ip,
             "conditions": [
                 {"type": kind, "status": str(ready), "lastTransitionTime": stamp()}
                 for kind in ("Ready", "ContainersReady")
@@ -320,7 +321,9 @@ async def clean_up(world: World) -> None:
         await world._ignore_absent(world.client.delete(MACHINES, name))
     selector = ",".join(f"{key}={value}" for key, value in world.labels.items())
     for node in (await world.client.list(NODES, label_selector=selector)).items:
-        await world._ignore_absent(world.client.delete(NODES, node["metadata"]["name"]))
+        name = node["metadata"]["name"]
+        await world._ignore_absent(world.client.delete(NODES, name))
+        await world._ignore_absent(world.client.patch(NODES, name, unfinalized))
 
 
 @pytest.fixture

@@ -33,7 +33,6 @@ pytestmark = pytest.mark.timeout(90)
         ({"controllers": "workspace,mashine"}, "mashine"),
         ({"controllers": " , "}, "nothing chosen"),
         ({"provider": "azure"}, "not set: ARM_SUBSCRIPTION_ID, ARM_RESOURCE_GROUP, AZURE_CLUSTER_NAME"),
-        ({"provider": "byo"}, "not in this release yet"),
         ({"provider": "gcp"}, "unknown cloud"),
         ({"log_level": "loud"}, "not a level"),
         ({"admission_rules": "volume=true"}, "no admission rule"),

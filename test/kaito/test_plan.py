@@ -71,6 +71,9 @@ def test_the_seeds_first_manifest_in_its_day() -> None:
         "hold Workspace",
         "create Machine",
         "label Node",
+        "apply ControllerRevision",
+        "note Workspace",
+        "apply ConfigMap",
         "apply Service",
         "apply Deployment",
     ]
@@ -214,23 +217,22 @@ def test_capacity(preset: str, instance_type: str, count: int | None, capacity: 
 
 def test_a_large_model_on_a_small_type() -> None:
     """The arithmetic is shown, what would hold it is listed, and nothing is suggested that cannot run."""
-    verdict = plan(workspace("llama-3.3-70b-instruct", "Standard_NV36ads_A10_v5"))
+    verdict = plan(workspace("llama-3.3-70b-instruct", "Standard_NV36ads_A10_v5", count=1))
 
     assert exit_code([verdict]) == 1
     assert "weights 134.0 GiB and overhead 9.0 GiB exceed the 19.7 GiB" in told(verdict, "memory")
     assert verdict.alternatives[0].sku.instance_type == "Standard_NC80adis_H100_v5"
-    if not verdict.runs:
-        assert told(verdict, "memory").endswith("| ")
-        assert "TP=2" in told(verdict, "not-yet")
+    assert "resource.instanceType: Standard_NC80adis_H100_v5" in told(verdict, "memory")
+    assert "resource.count: 9" in told(verdict, "memory")
     assert "modelAccessSecret" in told(verdict, "gated")
 
 
 def test_a_suggestion_works() -> None:
     """Whoever writes what plan suggests gets a plan without that problem."""
-    first = plan(workspace("microsoft/phi-4", "Standard_NV36ads_A10_v5"))
+    first = plan(workspace("microsoft/phi-4", "Standard_NV36ads_A10_v5", count=1))
     step = told(first, "memory").split("resource.instanceType: ")[1].split()[0]
 
-    second = plan(workspace("microsoft/phi-4", step))
+    second = plan(workspace("microsoft/phi-4", step, count=1))
 
     assert "memory" in codes(first, Severity.ERROR)
     assert second.fits
@@ -354,7 +356,8 @@ def test_a_template_is_its_authors() -> None:
     verdict = plan(obj)
 
     assert (verdict.half, verdict.sizing, verdict.per_hour(), verdict.fits) == ("template", None, 3.673, True)
-    assert [step.kind for step in verdict.steps] == ["Workspace", "Machine", "Node", "Deployment"]
+    kinds = [step.kind for step in verdict.steps]
+    assert kinds == ["Workspace", "Machine", "Node", "ControllerRevision", "Workspace", "Deployment"]
     assert "nginx" in render(verdict)
 
 
@@ -445,7 +448,13 @@ def test_json_is_a_contract() -> None:
         "cacheTokens",
     }
     assert (obj["cost"]["perHour"], obj["cost"]["currency"]) == (3.06, "USD")
-    assert [item["kind"] for item in obj["objects"]] == ["Machine", "Service", "Deployment"]
+    assert [item["kind"] for item in obj["objects"]] == [
+        "Machine",
+        "ControllerRevision",
+        "ConfigMap",
+        "Service",
+        "Deployment",
+    ]
     assert json.loads(json.dumps(obj)) == obj
 
 
