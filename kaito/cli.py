@@ -24,6 +24,7 @@ from kaito.commands import (
     node,
     plan,
     presets,
+    registry,
     serve,
     skus,
     tune,

@@ -56,9 +56,7 @@ async def run(folder: Path, host: str, port: int, credentials: Mapping[str, str]
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise CliError(
-                f"cannot listen on {host}:{port}: {error.strerror}", "choose another --port"
-            ) from error
+            raise CliError(f"cannot listen on {host}:{port}: {error.strerror}", "choose another --port") from error
         address = runner.addresses[0]
         sys.stdout.write(f"registry at {address[0]}:{address[1]}, plain http; its folder is {folder}\n")
         sys.stdout.flush()
