@@ -34,7 +34,10 @@ _LONGEST = 60  # characters of a value in a table or a line
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One revision. ``current``: it is what the Workspace asks for; ``running``: its pods are made for it."""
+    """One revision. ``current``: it is what the Workspace asks for; ``running``: its pods were made for it.
+
+    Revisions between the two changed data only (adapters), which the pods follow without being made anew.
+    """
 
     number: int
     mark: str
@@ -70,7 +73,7 @@ async def show_history(name: str, kubeconfig: Path | None, namespace: str | None
     rows, now = [["REVISION", "AGE", "HASH", "STATE", "CHANGED"]], datetime.now(UTC)
     old: Obj = entries[0].data
     for entry in entries:
-        state = [word for word, holds in (("wanted", entry.current), ("running", entry.running)) if holds]
+        state = [word for word, holds in (("wanted", entry.current), ("pods", entry.running)) if holds]
         changed = ", ".join(change.path for change in changes(old, entry.data))
         rows.append([str(entry.number), since(entry.created, now), entry.mark[:10], "+".join(state), changed])
         old = entry.data
