@@ -42,6 +42,7 @@ from controllers.workspace.model import (
 from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from controllers.workspace.observe import Stores, observe
 from controllers.workspace.podreader import Reports
+from controllers.workspace.recreations import Recreations
 from controllers.workspace.sharing import claim_of, key_of
 from controllers.workspace.stages import completed, kind_of
 from controllers.workspace.status import is_written
@@ -77,6 +78,7 @@ class WorkspaceReconciler:
     node_api: NodeApi = MACHINE_API
     rules: NodeRules = DEFAULT_RULES
     claims: Claims = field(default_factory=Claims)
+    recreations: Recreations = field(default_factory=Recreations)
     reports: Reports | None = None
     history: History = field(default_factory=History)
 
@@ -92,6 +94,7 @@ class WorkspaceReconciler:
             self.gate.forget(str(request))
             await self._wake()
             self.claims.forget(key_of(request.namespace, request.name))
+            self.recreations.forget(key_of(request.namespace, request.name))
             if self.reports is not None:
                 self.reports.forget(request)
             return Result()
@@ -105,6 +108,7 @@ class WorkspaceReconciler:
             node_api=self.node_api,
             rules=self.rules,
             decided=self.claims,
+            recreations=self.recreations,
             operator=self.operator,
         )
         obs = self._remembering(request, obs)
@@ -178,6 +182,7 @@ class WorkspaceReconciler:
             await self.client.create(obs.node_api.resource, body)
         except AlreadyExists:
             return  # made by an earlier reconcile that the cache has not caught up with
+        self.recreations.made(key_of(obs.namespace, obs.name), name, self.clock())
         kind = obs.node_api.kind
         log.info("created kind=%s machine=%s workspace=%s/%s", kind, name, obs.namespace, obs.name)
         self.recorder.event(obs.obj, "Normal", obs.node_api.created, f"Created {kind} {name}")
