@@ -67,7 +67,6 @@ _GOOD = frozenset(
     {
         Reason.ADAPTERS_READY,
         Reason.INFERENCE_SUCCESS,
-        Reason.NODES_READY,
         Reason.NODE_LAUNCHED,
         Reason.NODE_PLUGINS_READY,
         Reason.READY,

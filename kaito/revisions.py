@@ -90,19 +90,10 @@ async def roll_back(
         workspace, entries = await load(client, space, name)
         current = next((entry for entry in entries if entry.current), None)
         chosen = _choose(entries, current, to, name)
-        wanted = with_halves(workspace, chosen.data)
         found = changes(content(workspace), chosen.data)
-        _check(workspace, wanted, chosen.number)
+        _check(workspace, with_halves(workspace, chosen.data), chosen.number)
         if found:
-            try:
-                patch = merge_patch(workspace, wanted, optimistic_lock=True)
-                await client.patch(WORKSPACES, name, patch, namespace=space, dry_run=dry_run)
-            except Conflict as error:
-                raise CliError(
-                    f"workspace {name} has changed while it was looked at", "run the command again"
-                ) from error
-            except ApiError as error:
-                raise refusal(error) from error
+            await _write(client, workspace, chosen.data, dry_run=dry_run)
     if output == "json":
         report = {
             "workspace": name,
@@ -123,6 +114,22 @@ async def roll_back(
         out(f"  {item}")
     if not dry_run:
         note(f"  next: kaito get workspace {name} -n {space} -w shows how its pods follow")
+
+
+async def _write(client: Client, workspace: Obj, data: Obj, *, dry_run: bool) -> None:
+    """Send the difference. The operator's reports on the Workspace may come in between, another edit may not."""
+    meta = workspace["metadata"]
+    seen = workspace
+    while seen["metadata"].get("generation") == meta.get("generation"):
+        patch = merge_patch(seen, with_halves(seen, data), optimistic_lock=True)
+        try:
+            await client.patch(WORKSPACES, meta["name"], patch, namespace=meta["namespace"], dry_run=dry_run)
+            return
+        except Conflict:
+            seen = await client.get(WORKSPACES, meta["name"], meta["namespace"])
+        except ApiError as error:
+            raise refusal(error) from error
+    raise CliError(f"workspace {meta['name']} was edited while it was looked at", "run the command again")
 
 
 async def load(client: Client, namespace: str, name: str) -> tuple[Obj, list[Entry]]:

@@ -66,6 +66,7 @@ _YOURS: Final = (
     Reason.REPLICAS_REFUSED,
 )
 _HEALING: Final[dict[str, Turn]] = {  # broken now; somebody else is at work on it
+    Reason.MACHINE_VANISHED: Turn.CLOUD,
     Reason.DELETION_STUCK: Turn.KUBERNETES,
     "CapacityUnavailable": Turn.CLOUD,
     "Throttled": Turn.CLOUD,
@@ -104,7 +105,6 @@ _WAITING: Final[dict[str, Turn]] = {  # only takes time
     Reason.STARTUP_TAINTS_EXIST: Turn.KUBERNETES,
     Reason.RESOURCE_NOT_REGISTERED: Turn.KUBERNETES,  # a device plugin takes minutes
     "KnownEphemeralTaintsExist": Turn.KUBERNETES,
-    Reason.NODES_PENDING: Turn.KUBERNETES,
     # What follows from nodes that are missing stands behind them, however bad it sounds.
     Reason.POD_UNSCHEDULABLE: Turn.YOU,
     Reason.ROLLING_OUT: Turn.KUBERNETES,

@@ -108,15 +108,22 @@ class AdapterManager:
 
     async def stop(self) -> None:
         """See the protocol."""
-        tasks = [*self._tasks.values(), *([self._loop] if self._loop else [])]
-        self._loop = None
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+        fetches = list(self._tasks.values())
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for artifact in self._artifacts.values():
+        for fetch in fetches:
+            fetch.cancel()
+        for outcome in await asyncio.gather(*fetches, return_exceptions=True):
+            if isinstance(outcome, Artifact):
+                outcome.held.release()
+        sets = [self._last_good, self._in_force.planned if self._in_force else None]
+        for artifact in (*self._artifacts.values(), *(a for s in sets if s for _, a in s.adapters)):
             artifact.held.release()
         self._artifacts.clear()
+        self._in_force = self._last_good = None
         await self._closed()
         await asyncio.to_thread(self._slots.close)
 
@@ -174,7 +181,7 @@ class AdapterManager:
         step = decide(self._observe())
         self._problems = dict(step.problems)
         for source in step.give_up:
-            self._tasks.pop(source).cancel()
+            self._give_up(self._tasks.pop(source))
         for source in step.begin:
             self._begin(source)
         if step.switch is not None:
@@ -231,6 +238,8 @@ class AdapterManager:
             except (FetchError, InvalidAdapter):
                 artifact = None
             if artifact is None:
+                for _, found_before in pairs:
+                    found_before.held.release()
                 return
             pairs.append((wanted, artifact))
         self._last_good = Planned(revision, tuple(pairs), fallback=True)
@@ -241,6 +250,11 @@ class AdapterManager:
         task = asyncio.create_task(self._fetcher.fetch(source), name=f"adapter-{source.image or source.path}")
         task.add_done_callback(lambda _: self._wake.set())
         self._tasks[source] = task
+
+    @staticmethod
+    def _give_up(task: asyncio.Task[Artifact]) -> None:
+        task.add_done_callback(lambda t: None if t.cancelled() or t.exception() else t.result().held.release())
+        task.cancel()
 
     def _collect(self) -> None:
         """The outcomes of fetches that have ended."""

@@ -27,6 +27,7 @@ from controllers.workspace.model import (
     Plan,
 )
 from controllers.workspace.nodeapi import NODECLAIM_API
+from controllers.workspace.recreations import Recreations
 from controllers.workspace.target import Target, target_of
 
 Json = dict[str, Any]
@@ -634,6 +635,36 @@ def test_a_machines_own_node_is_its_machines_affair() -> None:
     assert len(bodies(plan)) == 1
 
 
+def test_what_somebody_keeps_deleting_is_made_ever_more_rarely() -> None:
+    """The first replacement comes at once, the next ones after twice the time; the reason says when and why."""
+    recreations, now, waits = Recreations(), NOW, []
+    for _ in range(10):
+        recreations.made("ns/w", machine_name("ns", "w", "u1", 0), now)
+        plan = decide(seen(type_=A10, count=1, pauses=recreations.pauses("ns/w")), now)
+        waits.append(0.0 if bodies(plan) else (plan.requeue_after or -1.0) - 1)
+        now += timedelta(seconds=waits[-1])
+
+    assert waits == [0, 5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert told(plan) == ("False", "MachineVanished")
+    assert "was made 10 times and deleted by somebody else" in message(plan)
+
+
+def test_a_machine_that_lived_is_replaced_at_once() -> None:
+    """What goes after hours was no failed attempt, and other Machines are not held up by one that is paused."""
+    recreations, names = Recreations(), [machine_name("ns", "w", "u1", index) for index in range(2)]
+    for hours in (0, 2):
+        recreations.made("ns/w", names[0], NOW + timedelta(hours=hours))
+    two = seen("phi-2", type_=A10, count=2, pauses=recreations.pauses("ns/w"))
+    recreations.made("ns/w", names[0], NOW + timedelta(hours=2))
+    one = replace(two, pauses=recreations.pauses("ns/w"))
+    later = NOW + timedelta(hours=2)
+
+    assert [body["metadata"]["name"] for body in bodies(decide(two, later))] == names
+    assert [body["metadata"]["name"] for body in bodies(decide(one, later))] == names[1:]
+    recreations.forget("ns/w")
+    assert recreations.pauses("ns/w") == {}
+
+
 # ------------------------------------------------------------------ namesakes, renamed selectors, rivals
 
 
@@ -659,6 +690,15 @@ def test_own_machines_that_leave_are_waited_for() -> None:
     plan = decide(seen(type_=A10, count=1, machines=(machine(0, going=True),)), NOW)
 
     assert bodies(plan) == []
+    assert told(plan) == ("False", "MachineDeleting")
+
+
+def test_a_node_goes_with_its_machine() -> None:
+    """A node whose Machine is being deleted is not counted on, however healthy it looks."""
+    nodes = (node("a", labels={"kaito.sh/workspace": "w", "kaito.sh/workspacenamespace": "ns"}),)
+    plan = decide(seen(type_=A10, count=1, nodes=nodes, machines=(machine(0, going=True, at_node="a"),)), NOW)
+
+    assert plan.status["workerNodes"] == []
     assert told(plan) == ("False", "MachineDeleting")
 
 
