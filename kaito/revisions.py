@@ -92,9 +92,9 @@ async def roll_back(
         space = namespace or default
         workspace, entries = await load(client, space, name)
         current = next((entry for entry in entries if entry.current), None)
-        chosen = _choose(entries, current, to, name)
+        chosen = choose(entries, to, name)
         found = changes(content(workspace), chosen.data)
-        _check(workspace, with_halves(workspace, chosen.data), chosen.number)
+        refuse_immutable(workspace, with_halves(workspace, chosen.data), chosen.number)
         if found:
             await _write(client, workspace, chosen.data, dry_run=dry_run)
     if output == "json":
@@ -177,8 +177,13 @@ async def _running(client: Client, namespace: str, name: str, uid: str) -> int |
     return None
 
 
-def _choose(entries: list[Entry], current: Entry | None, to: int | None, name: str) -> Entry:
-    """The revision asked for, else the one before the current."""
+def choose(entries: list[Entry], to: int | None, name: str) -> Entry:
+    """The revision asked for, else the one before the current.
+
+    Raises:
+        CliError: there is none.
+    """
+    current = next((entry for entry in entries if entry.current), None)
     if to is not None:
         chosen = next((entry for entry in entries if entry.number == to), None)
         if chosen is None:
@@ -195,7 +200,8 @@ def _choose(entries: list[Entry], current: Entry | None, to: int | None, name: s
     return earlier[-1]
 
 
-def _check(before: Obj, after: Obj, chosen: int) -> None:
+def refuse_immutable(before: Obj, after: Obj, chosen: int) -> None:
+    """Raises ``CliError`` where going back would change what may not change."""
     found = [str(item) for item in shortened(judge_for_any(after, before).violations)]
     if found:
         raise CliError(
