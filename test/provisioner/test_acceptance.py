@@ -1,11 +1,11 @@
 """The provisioner's acceptance list is shown, name by name.
 
 The list is section 8 of the provisioner's specification: the test names of the upstream provisioner and of the
-Karpenter that it is built on, and what this project promises beyond them. A test carries what it shows in a marker,
-which makes it part of its id: ``pytest -k PV-launch-creates``. Names of the provider's own tests have no prefix.
-Unless their kind is in the name, tests of the life cycle run for Machines and NodeClaims alike, so that the groups of
-the newer Karpenter (nodeclaim/lifecycle, nodeclaim/garbagecollection, node/termination, node/health) are shown by
-the same names. What does not apply stands here with its reason, and nowhere else.
+Karpenter that it is built on, and what this project promises beyond them. A test carries what it shows in a
+marker, which makes it part of its id: ``pytest -k PV-launch-creates``. Names of the provider's own tests have no
+prefix. Tests of the life cycle run for Machines and NodeClaims alike where both can, so that the groups of the
+newer Karpenter (nodeclaim/lifecycle, nodeclaim/garbagecollection, node/termination, node/health) are shown by the
+same names. What does not apply stands here with its reason, and nowhere else.
 """
 
 from __future__ import annotations
