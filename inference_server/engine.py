@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from inference_server import memory, warmup
+from inference_server.adapters.limits import LOADED_ADAPTERS, engine_rank
+from inference_server.adapters.model import AdapterChoice, AdapterSlot
 from inference_server.protocol import (
+    AdapterRefused,
     EngineDead,
     EngineError,
     EngineFailed,
@@ -99,6 +102,7 @@ class VllmEngine:
         self._warm: warmup.WarmContext | None = None
         self._kv_reason = "as asked"
         self._device = "unknown"
+        self._adapters: dict[str, AdapterSlot] = {}  # those that the engine has, by their slots' names
 
     @property
     def info(self) -> EngineInfo | None:
@@ -174,18 +178,64 @@ class VllmEngine:
         except Exception as error:  # templates raise whatever they like, jinja2's own errors included
             raise InvalidRequest(f"the messages do not fit the model's chat template: {_reason(error)}") from error
 
+    # -- adapters ------------------------------------------------------------------------------------------------
+
+    async def load_adapter(self, slot: AdapterSlot) -> None:
+        """See the protocol. Always before a request: one that names files which are not there kills the engine."""
+        llm = self._running()
+        try:
+            added = await llm.add_lora(_lora_request(slot))
+        except Exception as error:
+            if self.errored:
+                raise EngineDead("the inference engine has died") from error
+            raise AdapterRefused(f"the engine refuses the adapter: {_reason(error)}") from error
+        if not added:
+            raise AdapterRefused(f"the engine already has an adapter with the number {slot.id}")
+        self._adapters[slot.name] = slot
+
+    async def unload_adapter(self, name: str) -> None:
+        """See the protocol."""
+        slot = self._adapters.pop(name, None)
+        if slot is None:
+            return
+        try:
+            await self._running().remove_lora(slot.id)
+        except EngineDead:
+            raise
+        except Exception as error:
+            raise (EngineDead if self.errored else EngineError)(f"unloading failed: {_reason(error)}") from error
+
+    def _running(self) -> AsyncLLM:
+        if self._llm is None or self._llm.errored:
+            raise EngineDead("the inference engine is not running")
+        return self._llm
+
+    def _adapter_of(self, choice: AdapterChoice | None) -> Any:
+        """What vLLM wants to know of the adapter of a request; None for the base model."""
+        if choice is None or choice.slot is None:
+            return None
+        if self._adapters.get(choice.slot.name) != choice.slot:
+            raise AdapterRefused(f"the adapter {choice.name!r} is no longer loaded; send the request again")
+        return _lora_request(choice.slot)
+
     async def generate(
-        self, prompt: Sequence[int], sampling: Sampling, request_id: str, *, stream: bool
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        request_id: str,
+        *,
+        stream: bool,
+        adapter: AdapterChoice | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """See the protocol. Closing this iterator, or cancelling its task, aborts the generation in the engine."""
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        if self._llm is None or self._llm.errored:
-            raise EngineDead("the inference engine is not running")
+        llm = self._running()
+        lora = self._adapter_of(adapter)
         try:
             parameters = _sampling_params(sampling, stream)
-            outputs = self._llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id)
+            outputs = llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id, lora_request=lora)
             async with aclosing(outputs):
                 async for output in outputs:
                     answer = output.outputs[0]
@@ -235,6 +285,14 @@ class VllmEngine:
             "max_num_seqs": settings.max_num_seqs,
             "kv_cache_memory_bytes": settings.kv_cache_bytes,
         }
+        if settings.adapters is not None:
+            chosen |= {
+                "enable_lora": True,
+                "max_loras": settings.max_loras,
+                "max_lora_rank": engine_rank(settings.max_lora_rank),
+                # The set in force, the next one and what still drains. It costs only what is loaded.
+                "max_cpu_loras": max(LOADED_ADAPTERS, settings.max_loras),
+            }
         if current_platform.is_cpu():
             sequences = settings.max_num_seqs or _CPU_SEQUENCES
             chosen["max_num_seqs"] = sequences
@@ -270,6 +328,12 @@ class VllmEngine:
         if asked.engine_options:
             facts["options"] = ", ".join(f"{name}={value}" for name, value in sorted(asked.engine_options.items()))
         return facts
+
+
+def _lora_request(slot: AdapterSlot) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(lora_name=slot.name, lora_int_id=slot.id, lora_path=str(slot.path))
 
 
 def _sampling_params(sampling: Sampling, stream: bool) -> Any:

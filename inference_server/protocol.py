@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from inference_server.adapters.model import AdapterChoice, AdapterSlot
+
 
 class EngineError(Exception):
     """Anything that the engine reports. The text is fit for a person."""
@@ -30,6 +32,14 @@ class EngineDead(EngineError):
 
 class InvalidRequest(EngineError):
     """This request cannot be served as it is; the engine is well."""
+
+
+class UnknownAdapter(InvalidRequest):
+    """The request names an adapter that is not there. The text names those that are, or why this one is not."""
+
+
+class AdapterRefused(InvalidRequest):
+    """The engine will not take this adapter, as an attempt to load it or a request for it; the engine is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +116,26 @@ class Engine(Protocol):
         """Token ids of a conversation in the model's own template, ready for the answer. Raises InvalidRequest."""
         ...
 
+    async def load_adapter(self, slot: AdapterSlot) -> None:
+        """Make the slot ready, beside requests that run. Raises AdapterRefused or EngineDead."""
+        ...
+
+    async def unload_adapter(self, name: str) -> None:
+        """Free the slot of that name, which no request may be using. Unknown names are no error."""
+        ...
+
     def generate(
-        self, prompt: Sequence[int], sampling: Sampling, request_id: str, *, stream: bool
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        request_id: str,
+        *,
+        stream: bool,
+        adapter: AdapterChoice | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """Answer in pieces, or in one piece if not ``stream``. Closing the iterator aborts the generation.
 
-        Raises InvalidRequest, EngineDead or, for anything else, EngineError.
+        ``adapter`` None is the base model, as is a choice without a slot. A slot that is not loaded is refused
+        (AdapterRefused). Raises InvalidRequest, EngineDead or, for anything else, EngineError.
         """
         ...

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ class ServeSettings:
     max_body_bytes: int = 1 << 20
     drain_seconds: float = 20.0
     engine_options: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Path | None = None  # the wanted list, or the folder that holds it; None: no adapters in this process
+    max_loras: int = 4  # different adapters in one batch; requests for more take turns
+    max_lora_rank: int = 64  # of one adapter, and of the sum of all that are combined
+    cache: Path = field(default_factory=lambda: default_cache())  # what was fetched, and the last good adapters
+    pull_secrets: Path | None = None  # a folder of mounted secrets, each with a .dockerconfigjson
+    insecure_registries: tuple[str, ...] = ()
+    identity: str = ""  # tells servers apart that share the cache; the name of the Workspace, where there is one
 
     @property
     def name(self) -> str:
@@ -55,6 +63,17 @@ class ServeSettings:
     def is_local(self) -> bool:
         """True if the model is a folder of this machine, and the network is not needed."""
         return Path(self.model).is_dir()
+
+
+def default_cache() -> Path:
+    """Where a server that was told nothing keeps what it fetches: the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaito"
+
+
+def insecure_registries(named: Iterable[str]) -> tuple[str, ...]:
+    """Registries without TLS: those named here, and those in ``KAITO_INSECURE_REGISTRIES`` (with commas)."""
+    environment = os.environ.get("KAITO_INSECURE_REGISTRIES", "").split(",")
+    return tuple(dict.fromkeys(host.strip() for host in (*named, *environment) if host.strip()))
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -33,6 +33,35 @@ def serve(
         Path | None,
         typer.Option("--config-file", "--kaito-config-file", help="inference_config.yaml; it wins over flags."),
     ] = None,
+    adapters: Annotated[
+        Path | None,
+        typer.Option(
+            help="File (or folder with adapters.json) that lists the adapters; it may change at any time."
+        ),
+    ] = None,
+    max_loras: Annotated[int, typer.Option(min=1, help="Different adapters in one batch.")] = 4,
+    max_lora_rank: Annotated[
+        int,
+        typer.Option(min=1, max=512, help="Highest rank of an adapter, and of the sum of all that are combined."),
+    ] = 64,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="KAITO_CACHE",
+            help="Folder for what is fetched; pods of one node may share it.  [default: ~/.cache/kaito]",
+        ),
+    ] = None,
+    pull_secrets: Annotated[
+        Path | None, typer.Option(help="Folder of pull secrets: NAME/.dockerconfigjson for each.")
+    ] = None,
+    insecure_registry: Annotated[
+        list[str] | None,
+        typer.Option(help="HOST[:PORT] of a registry without TLS; repeatable. This machine's own need no word."),
+    ] = None,
+    identity: Annotated[
+        str,
+        typer.Option(envvar="KAITO_WORKSPACE", help="Whose last good adapters these are, in a cache for several."),
+    ] = "",
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request body.")] = 1 << 20,
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="How long running requests may take after SIGTERM.")
@@ -49,7 +78,14 @@ def serve(
     from inference_server.protocol import EngineError
     from inference_server.server import ListenError
     from inference_server.server import serve as run
-    from inference_server.settings import ServeSettings, SettingsError, check_model, read_config_file
+    from inference_server.settings import (
+        ServeSettings,
+        SettingsError,
+        check_model,
+        default_cache,
+        insecure_registries,
+        read_config_file,
+    )
     from kaito.errors import CliError
 
     level = log_level.upper()
@@ -72,6 +108,13 @@ def serve(
             max_num_seqs=max_num_seqs or None,
             max_body_bytes=max_body_bytes,
             drain_seconds=drain_seconds,
+            adapters=adapters,
+            max_loras=max_loras,
+            max_lora_rank=max_lora_rank,
+            cache=cache or default_cache(),
+            pull_secrets=pull_secrets,
+            insecure_registries=insecure_registries(insecure_registry or ()),
+            identity=identity,
             engine_options=read_config_file(config_file) if config_file else {},
         )
         check_model(model)

@@ -1,0 +1,1 @@
+"""Adapters as data: the wanted list is followed while the server serves."""
