@@ -36,9 +36,11 @@ INSTANCE_TERMINATING: Final = "InstanceTerminating"
 
 # Workspace
 MACHINE_READY: Final = "MachineReady"
+NODECLAIM_READY: Final = "NodeClaimReady"  # instead of it, where NodeClaims are made
 RESOURCE_READY: Final = "ResourceReady"
 INFERENCE_READY: Final = "InferenceReady"
 JOB_STARTED: Final = "JobStarted"
+ADAPTERS_READY: Final = "AdaptersReady"
 WORKSPACE_READY: Final = "WorkspaceReady"
 WORKSPACE_SUCCEEDED: Final = "WorkspaceSucceeded"
 WORKSPACE_DELETING: Final = "WorkspaceDeleting"

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from controllers.audit import Audit, Rates, World, audit
-from controllers.resources import MACHINES
+from controllers.resources import MACHINES, NODECLAIMS
 from controllers.settings import utc_now
+from manager.client import Client
+from manager.errors import ManagerError, NotFound
 from manager.manager import Manager
 from manager.resources import NODES
 from manager.store import Store
-from manager.types import Resource
+from manager.types import Obj
 from provisioner import CloudProvider
 from provisioner.errors import CloudError
 
@@ -52,7 +54,7 @@ class LeakGauges:
             "kaito_leak_audit_timestamp_seconds", "When the last audit ended well.", registry=registry
         )
         self.failures = Counter(
-            "kaito_leak_audit_failures_total", "Audits that the cloud did not answer.", registry=registry
+            "kaito_leak_audit_failures_total", "Audits that cloud or cluster did not answer.", registry=registry
         )
 
     def show(self, found: Audit, now: datetime) -> None:
@@ -71,7 +73,7 @@ class LeakWatch:
     def __init__(
         self,
         provider: CloudProvider,
-        owners: Sequence[Store],
+        client: Client,
         nodes: Store,
         gauges: LeakGauges,
         *,
@@ -79,11 +81,8 @@ class LeakWatch:
         interval: float = INTERVAL,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Args:
-        owners: stores of the objects that instances are made for.
-        """
         self._provider = provider
-        self._owners = owners
+        self._client = client
         self._nodes = nodes
         self._gauges = gauges
         self._rates = rates
@@ -99,15 +98,15 @@ class LeakWatch:
         while True:
             try:
                 await self.look()
-            except CloudError as error:
+            except (CloudError, ManagerError) as error:
                 self._gauges.failures.inc()
-                log.warning("leak audit could not ask the cloud: %s", error)
+                log.warning("no leak audit could be made: %s", error)
             await asyncio.sleep(self._interval)
 
     async def look(self) -> Audit:
-        """One audit. Raises ``CloudError``."""
+        """One audit. Raises ``CloudError`` and ``ManagerError``."""
         instances = await self._provider.list()
-        machines = [machine for store in self._owners for machine in store.list()]
+        machines = await self._owners()
         found = audit(World(self._provider, instances, machines, self._nodes.list()), self._clock(), self._rates)
         self._gauges.show(found, self._clock())
         for orphan in found.orphans:
@@ -116,20 +115,29 @@ class LeakWatch:
         self._told = frozenset(orphan.name for orphan in found.orphans)
         return found
 
+    async def _owners(self) -> list[Obj]:
+        """What instances are made for, as it is now: a cache that lags would call a new instance an orphan."""
+        found: list[Obj] = []
+        for resource in (MACHINES, NODECLAIMS):
+            try:
+                found += (await self._client.list(resource)).items
+            except NotFound:
+                continue  # the kind is not served here
+        return found
+
 
 def add_leak_audit(
     mgr: Manager,
     provider: CloudProvider,
     rates: Rates,
     *,
-    owners: Sequence[Resource] = (MACHINES,),
     interval: float = INTERVAL,
     clock: Callable[[], datetime] = utc_now,
 ) -> LeakWatch:
-    """Have the leader of ``mgr`` audit; ``owners`` are the kinds that instances are made for."""
+    """Have the leader of ``mgr`` audit."""
     watch = LeakWatch(
         provider,
-        [mgr.cache.informer(resource).store for resource in owners],
+        mgr.live,
         mgr.cache.informer(NODES).store,
         LeakGauges(mgr.metrics),
         rates=rates,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,9 @@ def make_provider(
         case "azure":
             from provisioner.azure import AzureProvider
 
+            if not terminal:
+                # A second of work that no event loop, with leases to renew, should stand still for.
+                import_module("provisioner.azure.arm")
             return AzureProvider(azure_settings(terminal=terminal))
         case "byo":
             from provisioner.byo import ByoProvider

@@ -1,10 +1,9 @@
 """What is left over, decided: instances, Machines and nodes that lost each other, and nodes that stay away.
 
-In: everything of one pass (claims of both kinds, the cloud's list, nodes), since when this process has been
-looking without a gap, and when each finding was first made. Out: what to remove, what is held back and why, and
-the findings to remember. Pure. Nothing is removed at first sight: a whole cluster that was stopped and started
-again looks like lost nodes for a while, a creation under way like an orphan. So every window begins anew when the
-looking does.
+In: everything of one pass (claims of both kinds, the cloud's list, nodes) and what the passes before handed on.
+Out: what to remove, what is held back and why, and what to hand on. Pure. Nothing is removed at first sight: a
+whole cluster that was stopped and started again looks like lost nodes for a while, a creation under way like an
+orphan. So every window begins anew when the looking does.
 
 Never touched: an instance that nothing says to be ours, or of a kind that the server cannot list at the moment;
 and unless asked for, one that upstream's provisioner made, which may run beside us.
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -78,6 +77,32 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """What one pass hands to the next.
+
+    Attributes:
+        since: since when passes have followed one another without a gap.
+        last: when the last one began.
+        seen: when each finding was first made.
+    """
+
+    since: datetime
+    last: datetime
+    seen: Mapping[str, datetime] = field(default_factory=dict)
+
+
+def continued(before: Watch | None, now: datetime, limits: SweepLimits) -> Watch:
+    """The watch of a pass that begins now. After a gap nothing that was seen before counts: a process that slept,
+    and a cluster that was stopped, know nothing about the time in between."""
+    if before is None or (now - before.last).total_seconds() > limits.period * _GAP:
+        return Watch(now, now)
+    return Watch(before.since, now, before.seen)
+
+
+_GAP = 2.5  # periods
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """One pass. The instances were listed before the claims: an instance's claim is then among them.
 
@@ -85,16 +110,13 @@ class World:
         instances: None when the cloud could not be asked.
         nodes: with the name of the instance that each is.
         kinds: names of the kinds whose objects could be listed.
-        watching_since: since when passes have followed one another without a gap.
-        seen: when each finding was first made.
     """
 
     claims: tuple[Claim, ...]
     instances: tuple[Instance, ...] | None
     nodes: tuple[tuple[str, Obj], ...]
     kinds: frozenset[str]
-    watching_since: datetime
-    seen: Mapping[str, datetime] = field(default_factory=dict)
+    watch: Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +142,14 @@ class Sweep:
     """The outcome: findings that are ripe or held, and what to remember for the next pass."""
 
     findings: tuple[Finding, ...]
-    seen: dict[str, datetime]
+    watch: Watch
 
 
 def gc_decide(world: World, now: datetime, limits: SweepLimits) -> Sweep:
     """Judge one pass."""
     judge = _Judge(world, now, limits)
     findings = [*judge.instances(), *judge.lost(), *judge.not_ready(), *judge.nodes()]
-    return Sweep(tuple(findings), judge.seen)
+    return Sweep(tuple(findings), replace(world.watch, seen=judge.seen))
 
 
 class _Judge:
@@ -206,14 +228,14 @@ class _Judge:
     def _ill_since(self, claim: Claim) -> tuple[datetime, str]:
         nodes = self.nodes_of.get(claim.instance) or []
         if not nodes:
-            return max(self._since(f"missing/{claim.uid}"), self.world.watching_since), "missing"
+            return max(self._since(f"missing/{claim.uid}"), self.world.watch.since), "missing"
         changed = [
             parse_time(item.get("lastTransitionTime"))
             for item in (nodes[0].get("status") or {}).get("conditions") or []
             if item.get("type") == "Ready"
         ]
         began = next((at for at in changed if at is not None), None) or self._since(f"ill/{claim.uid}")
-        return max(began, self.world.watching_since), "not Ready"
+        return max(began, self.world.watch.since), "not Ready"
 
     # -------------------------------------------------------------- nodes without an instance
 
@@ -241,7 +263,7 @@ class _Judge:
         return any(readiness(node)[0] for node in self.nodes_of.get(claim.instance) or ())
 
     def _since(self, key: str) -> datetime:
-        self.seen[key] = self.world.seen.get(key, self.now)
+        self.seen[key] = self.world.watch.seen.get(key, self.now)
         return self.seen[key]
 
     def _seconds(self, since: datetime) -> float:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from api import keys
 from api.conditions import Condition, conditions_of, is_true, render_time
-from controllers.machine.attempts import AttemptBook
+from controllers.machine.attempts import AttemptBook, LookBook
 from controllers.machine.decide import decide, needs_cloud
 from controllers.machine.events import told
 from controllers.machine.evict import Evictions
@@ -60,7 +60,9 @@ _UNDER_WAY = (InstanceState.CREATING, InstanceState.DELETING)
 def instance_name(provider: CloudProvider, machine: Obj) -> str:
     """What the Machine's instance is called. Raises ``CloudError`` when it is another cloud's."""
     meta, status = machine["metadata"], machine.get("status") or {}
-    return provider.instance_name(str(meta["name"]), str(meta["uid"]), str(status.get("providerID") or ""))
+    # Upstream's provisioner made instances for Machines by other rules; what it wrote down leads to them.
+    known = status.get("providerID") or (meta.get("annotations") or {}).get(keys.LINKED) or ""
+    return provider.instance_name(str(meta["name"]), str(meta["uid"]), str(known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class MachineReconciler:
     clock: Callable[[], datetime]
     limits: Limits
     attempts: AttemptBook
+    looks: LookBook
     memory: Memory
     own: OwnWrites
 
@@ -94,6 +97,7 @@ class MachineReconciler:
         cached = self.machines.get(request.name)
         if cached is None:
             self.attempts.forget(request.name)
+            self.looks.forget(request.name)
             self.own.forget(request.name)
             return Result()
         machine = self.own.newest(request.name, cached)
@@ -112,7 +116,13 @@ class MachineReconciler:
             else:
                 break
             plan = decide(obs, now)
-        await self._act(obs, plan, now)
+        try:
+            await self._act(obs, plan, now)
+        except Conflict:
+            # The node changed while it was made ours. What the cloud has said is kept, or it would be asked again.
+            if not obs.deleting and not is_true(obs.conditions, self.kind.registered):
+                await self._write_status(obs, decide(replace(obs, nodes=()), now).status)
+            raise
         return Result(requeue_after=plan.requeue_after)
 
     # ------------------------------------------------------------------ observe
@@ -130,7 +140,8 @@ class MachineReconciler:
             obs = replace(obs, instance_name=instance_name(self.provider, machine))
         except cloud_errors.CloudError as error:
             return self._refused(obs, error, now)
-        obs = replace(obs, nodes=tuple(self.nodes.by_index(BY_INSTANCE, obs.instance_name)))
+        nodes = tuple(self.nodes.by_index(BY_INSTANCE, obs.instance_name))
+        obs = replace(obs, nodes=nodes, look_at=self.looks.not_before(machine, now, joined=bool(nodes)))
         if obs.deleting:
             obs = replace(obs, pods=await self._pods_on(obs.nodes))
         return await self._look_up(obs, now) if needs_cloud(obs, now) else obs
@@ -158,12 +169,17 @@ class MachineReconciler:
             usual = self.memory.history.usual(instance.instance_type)
             self.memory.metrics.usual(instance.instance_type, usual or 0.0)
         obs = await self._keep(obs, operation, now)
+        wait = instance.look_again or self.provider.poll_interval
+        if instance.state in _UNDER_WAY:
+            self.looks.looked(obs.machine, now + timedelta(seconds=wait), joined=bool(obs.nodes))
+        else:
+            self.looks.forget(obs.name)
         return replace(
             obs,
             asked=True,
             instance=instance,
             cloud_error=None,
-            poll_interval=instance.look_again or self.provider.poll_interval,
+            poll_interval=wait,
             usual=self.memory.history.usual(instance.instance_type),
         )
 
@@ -187,6 +203,8 @@ class MachineReconciler:
             else:
                 log.info("deleting instance machine=%s", obs.name)
                 operation = await self.provider.delete(obs.instance_name)
+                later = now + timedelta(seconds=self.provider.poll_interval)
+                self.looks.looked(obs.machine, later, joined=bool(obs.nodes))
                 going = replace(obs.instance, state=InstanceState.DELETING) if obs.instance else None
                 obs = replace(await self._keep(obs, operation, now), asked=True, instance=going, cloud_error=None)
         except cloud_errors.InstanceExists:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from controllers.machine.attempts import AttemptBook
+from controllers.machine.attempts import AttemptBook, LookBook
 from controllers.machine.evict import Evictions
 from controllers.machine.kinds import KINDS, Kind
 from controllers.machine.metered import MeteredProvider
@@ -110,6 +110,7 @@ class ServedKinds:
             clock=settings.clock,
             limits=settings.limits,
             attempts=AttemptBook(),
+            looks=LookBook(),
             memory=self._memory,
             own=OwnWrites(lambda: machines.resource_version),
         )

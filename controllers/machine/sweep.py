@@ -13,7 +13,17 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from controllers.machine.consistency import inconsistencies
-from controllers.machine.garbage import Claim, Finding, Sweep, SweepLimits, What, World, gc_decide
+from controllers.machine.garbage import (
+    Claim,
+    Finding,
+    Sweep,
+    SweepLimits,
+    Watch,
+    What,
+    World,
+    continued,
+    gc_decide,
+)
 from controllers.machine.kinds import Kind
 from controllers.machine.metrics import MachineMetrics
 from controllers.machine.nodes import remove_node
@@ -29,7 +39,6 @@ from provisioner import errors as cloud_errors
 log = logging.getLogger("kaito.controllers.machine.sweep")
 
 _AT_ONCE = 8
-_GAP = 2.5  # periods without a pass after which nothing seen before counts any more
 _CONSISTENCY_EVERY = timedelta(minutes=10)
 
 
@@ -57,14 +66,12 @@ class Sweeper:
         self._client, self._provider, self._nodes, self._kinds = client, provider, nodes, kinds
         self._recorder, self._metrics, self._clock, self._limits = recorder, metrics, clock, limits
         self._sleep = sleep
-        self._seen: dict[str, datetime] = {}
-        self._since: datetime | None = None
-        self._last: datetime | None = None
+        self._watch: Watch | None = None
         self._checked: datetime | None = None
         self._held: set[tuple[What, str]] = set()
 
     def __repr__(self) -> str:
-        return f"<Sweeper since={self._since} findings={len(self._seen)}>"
+        return f"<Sweeper {self._watch}>"
 
     async def run(self) -> None:
         """Sweep until cancelled. A pass that fails is told and does not end it."""
@@ -84,7 +91,7 @@ class Sweeper:
         world = await self._observe()
         now = self._clock()
         sweep = gc_decide(world, now, self._limits)
-        self._seen = sweep.seen
+        self._watch = sweep.watch
         await self._act(sweep)
         if self._checked is None or now - self._checked >= _CONSISTENCY_EVERY:
             self._checked = now
@@ -105,12 +112,10 @@ class Sweeper:
                 continue  # the kind is not served any more; nothing is concluded about its objects
             listed.add(kind.name)
             claims += [Claim(kind, obj, self._name(obj), kind.serves(obj)) for obj in found]
-        if self._last is None or (began - self._last).total_seconds() > self._limits.period * _GAP:
-            self._since, self._seen = began, {}
-        self._last = began
         nodes = tuple((name, node) for node in self._nodes.list() if (name := self._provider.instance_of(node)))
-        since = self._since or began
-        return World(tuple(claims), instances, nodes, frozenset(listed), since, self._seen)
+        return World(
+            tuple(claims), instances, nodes, frozenset(listed), continued(self._watch, began, self._limits)
+        )
 
     async def _instances(self) -> tuple[Instance, ...] | None:
         try:

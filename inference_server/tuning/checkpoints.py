@@ -3,7 +3,7 @@
 In: the folder, the run's fingerprint. Out: the newest checkpoint that can be gone on from. The trainer writes a
 checkpoint's files one by one; ``seal`` then writes a list of them with their digests, last, to disk, under its
 name at once. A checkpoint without a list, or whose files are not as listed, was torn by a kill and is never read.
-A checkpoint of another run (other data, model or settings) is left alone and not used.
+A checkpoint of another run (other data, model or settings) is not used, and makes room when this one begins.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ async def fetch_all(
     """Downloads every URL into ``folder``. Raises TuneError."""
     folder.mkdir(parents=True, exist_ok=True)
     resolver = None if rules.private else rules.resolver or GuardedResolver()
-    connector = aiohttp.TCPConnector(resolver=resolver, force_close=True)
+    # No cache of names: every connection is judged by what its name leads to at that moment.
+    connector = aiohttp.TCPConnector(resolver=resolver, force_close=True, use_dns_cache=False)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=120)
     paths: list[Path] = []
     done = 0

@@ -7,7 +7,7 @@ is refused ends the audit, because an empty answer would make orphans of everyth
 from __future__ import annotations
 
 from controllers.audit import World
-from controllers.resources import MACHINES
+from controllers.resources import MACHINES, NODECLAIMS
 from kaito.errors import CliError
 from manager.client import Client
 from manager.errors import NotFound
@@ -15,8 +15,6 @@ from manager.resources import NODES
 from manager.types import Obj, Resource
 from provisioner import CloudProvider
 from provisioner.errors import CloudError
-
-NODECLAIMS = Resource("karpenter.sh", "v1", "nodeclaims", "NodeClaim", namespaced=False)
 
 
 async def gather(provider: CloudProvider, client: Client) -> World:

@@ -25,9 +25,10 @@ EXAMPLES = """Examples
 
   kaito audit --delete
 
-Only instances that bear this provisioner's mark are looked at; a pool that somebody else made is neither listed
-nor touched. Azure is set up by ARM_SUBSCRIPTION_ID, ARM_RESOURCE_GROUP and AZURE_CLUSTER_NAME, and asked as
-whoever `az login` made you.
+Only instances that bear this provisioner's mark are looked at: a pool of somebody else is never listed or touched.
+
+Azure is set up by ARM_SUBSCRIPTION_ID, ARM_RESOURCE_GROUP and AZURE_CLUSTER_NAME, and asked as whom `az login`
+made.
 
 Exit code: 0 nothing leaks, 1 something does, 2 no audit could be made.
 """

@@ -92,6 +92,9 @@ def tune(
     metrics_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of /v1/progress and /metrics; 0: none.")
     ] = 5000,
+    termination_log: Annotated[
+        Path, typer.Option(help="Gets the last progress as JSON, where the file exists.")
+    ] = Path("/dev/termination-log"),
     show_template: Annotated[
         bool, typer.Option("--show-template", help="Print the method's training_config.yaml and exit.")
     ] = False,
@@ -150,6 +153,7 @@ def tune(
         trust_remote_code=trust_remote_code,
         seed=seed,
         max_steps=max_steps,
+        termination_log=termination_log,
     )
     last, code = asyncio.run(run(settings))
     if last.reason is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from controllers.resources import MACHINES, WORKSPACES
-from controllers.workspace.nodes import machine_name
+from controllers.workspace.made import machine_name
 from manager.errors import NotFound
 from manager.resources import DEPLOYMENTS, EVENTS_V1, NODES, PODS, SERVICES
 from provisioner.testing import Fault

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from kaito.local.fakearm import Fault, Rules
 from kaito.local.fakearm.account import family
 from kaito.local.fakearm.faults import Usage
+from kaito.plan.run import Request
+from kaito.plan.run import run as plan
 from provisioner import errors
 from provisioner.azure import AzureAccount, QuotaBook
 from provisioner.azure.rights import missing
@@ -164,3 +168,43 @@ async def test_a_read_that_is_refused_is_typed(
 
     assert type(caught.value) is kind
     assert caught.value.next_step
+
+
+@pytest.mark.parametrize(("used", "spot", "code"), [(90, False, 1), (0, False, 0), (90, True, 0)])
+async def test_plan_asks_for_the_quota(
+    azure_with: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    used: int,
+    spot: bool,
+    code: int,
+) -> None:
+    """`kaito plan --quota azure` judges with what Azure says is left, read once."""
+    sku = "Standard_NC24ads_A100_v4"
+    azure = await azure_with(Rules(usages={family(sku): Usage(used=used, limit=96)}))
+    settings, (manifest, token) = azure.settings, (tmp_path / "ws.yaml", tmp_path / "token")
+    token.write_text("federated")
+    manifest.write_text(
+        "{apiVersion: kaito.sh/v1alpha1, kind: Workspace, metadata: {name: w}, "
+        f"resource: {{instanceType: {sku}, labelSelector: {{matchLabels: {{apps: w}}}}}}, "
+        "inference: {preset: {name: phi-2}}}"
+    )
+    for name, value in {
+        "ARM_SUBSCRIPTION_ID": settings.subscription_id,
+        "ARM_RESOURCE_GROUP": settings.resource_group,
+        "AZURE_CLUSTER_NAME": settings.cluster,
+        "AZURE_TENANT_ID": "tenant-1",
+        "AZURE_CLIENT_ID": "client-1",
+        "AZURE_FEDERATED_TOKEN_FILE": str(token),
+        "AZURE_AUTHORITY_HOST": azure.arm.url,
+        "AZURE_RESOURCE_MANAGER_ENDPOINT": azure.arm.url,
+        "AZURE_CA_FILE": settings.ca_file,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    found = await asyncio.to_thread(plan, Request([str(manifest)], quota="azure", spot=spot))
+
+    assert found == code
+    assert ("the quota leaves 0 nodes" in capsys.readouterr().out) == bool(code)
+    assert azure.transcript == ["cluster 200", "usages 200", "skus 200"]
