@@ -222,6 +222,16 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
 }
 
 
+def sentence_of(reason: Reason) -> str:
+    """The sentence with its gaps, as documentation shows it."""
+    return _SENTENCES[reason]
+
+
+def next_step_of(reason: Reason) -> str:
+    """What one usually does about it; empty where nothing is to be done."""
+    return _NEXT_STEPS.get(reason, "")
+
+
 class _Facts(Formatter):
     """``str.format`` that notes which facts the sentence used."""
 

@@ -10,7 +10,7 @@ write nor a second event; what pods said last; and how long such stages took, fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -72,6 +72,7 @@ class WorkspaceReconciler:
     registry: str
     own: OwnWrites
     gate: UpgradeGate
+    wake: Callable[[str], Awaitable[None]]
     switches: Switches = DEFAULT
     operator: str = ""
     node_api: NodeApi = MACHINE_API
@@ -91,6 +92,7 @@ class WorkspaceReconciler:
         if cached is None:
             self.own.forget(str(request))
             self.gate.forget(str(request))
+            await self._wake()
             self.claims.forget(key_of(request.namespace, request.name))
             self.recreations.forget(key_of(request.namespace, request.name))
             if self.reports is not None:
@@ -133,6 +135,7 @@ class WorkspaceReconciler:
             obs = replace(obs, failures=tuple(failure for failure, _ in refused))
             status = decide(obs, self.clock()).status
         await self._write_status(obs, status)
+        await self._wake()
         if refused:
             raise refused[0][1]
         waits = RETRY if plan.outdated and self.gate.enabled else None
@@ -144,6 +147,10 @@ class WorkspaceReconciler:
         self.history.record(kind, completed(obs))
         reports = self.reports.known(request, obs.pods) if self.reports is not None else {}
         return replace(obs, reports=reports, past=self.history.past(kind))
+
+    async def _wake(self) -> None:
+        if due := self.gate.due():
+            await self.wake(due)
 
     async def _carry_out(self, obs: Observation, action: Action) -> None:
         match action:

@@ -126,6 +126,15 @@ def test_tuning_tells_its_memory() -> None:
     assert "upstream asks for 72 GiB on each GPU, Standard_NC6s_v3 has 16" in told(verdict, "memory")
 
 
+def test_tuning_tells_what_batch_fits() -> None:
+    """The finding has the figure of the sizing, in the setting's own name."""
+    verdict = plan(seed(2), now=SEED_DAY)
+
+    assert verdict.tuning is not None
+    assert verdict.tuning.batch
+    assert f"per_device_train_batch_size up to {verdict.tuning.batch}" in told(verdict, "batch")
+
+
 # ------------------------------------------------------------------------------ upstream's examples
 
 
