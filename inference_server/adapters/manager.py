@@ -15,7 +15,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from api.adapters import AdapterList, ObservedAdapters
+from api.adapters import AdapterList, ObservedAdapters, WantedAdapter
 from inference_server.adapters.artifact import InvalidAdapter
 from inference_server.adapters.decide import Artifact, Failure, LoadedSet, Observation, Planned, Step, decide
 from inference_server.adapters.fetch import Fetcher
@@ -231,7 +231,7 @@ class AdapterManager:
         if found is None:
             return
         revision, record = found
-        pairs = []
+        pairs: list[tuple[WantedAdapter, Artifact]] = []
         for wanted, _, _ in record:
             try:
                 artifact = await self._fetcher.cached(source_of(wanted))
@@ -253,7 +253,11 @@ class AdapterManager:
 
     @staticmethod
     def _give_up(task: asyncio.Task[Artifact]) -> None:
-        task.add_done_callback(lambda t: None if t.cancelled() or t.exception() else t.result().held.release())
+        def forget(ended: asyncio.Task[Artifact]) -> None:
+            if not ended.cancelled() and ended.exception() is None:
+                ended.result().held.release()
+
+        task.add_done_callback(forget)
         task.cancel()
 
     def _collect(self) -> None:
