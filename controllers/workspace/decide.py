@@ -30,6 +30,7 @@ from controllers.workspace.pace import asking, look_again
 from controllers.workspace.resource_status import next_limit, resource_findings
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
+from controllers.workspace.workload.render import unusable
 from controllers.workspace.workload.steps import workload_steps
 
 
@@ -41,6 +42,8 @@ def decide(obs: Observation, now: datetime) -> Plan:
     # First of all: a Machine of a Workspace without a finalizer can be left behind.
     first: tuple[Action, ...] = () if held else (AddFinalizer(),)
     target = target_of(obs, now)
+    if isinstance(target, Target):
+        target = unusable(target) or target
     if isinstance(target, Cause):
         return Plan(actions=first, status=_refused_status(obs, target, now))
     selection = select(obs, target, now)

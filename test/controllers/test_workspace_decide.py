@@ -446,7 +446,7 @@ def test_the_deployment_runs_the_server_of_the_preset() -> None:
         "--drain-seconds=30",
         "--adapters=/etc/kaito/adapters/adapters.json",
         "--pull-secrets=/etc/kaito/pull-secrets",
-        "--adapter-cache=/var/cache/kaito/adapters",
+        "--cache=/var/cache/kaito",
         "--max-loras=1",
     ]
     assert container["resources"] == {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
