@@ -88,4 +88,6 @@ def _refused_status(obs: Observation, cause: Cause, now: datetime) -> dict[str, 
             Finding(RESOURCE_READY, Status.FALSE, why),
             Finding(INFERENCE_READY, Status.FALSE, why),
         ]
-    return status_of(obs, (*findings, *whole((), blocked_by=why)), now)
+    used = (obs.obj.get("status") or {}).get("workerNodes") or []
+    nodes = [node for node in obs.nodes if obs.workload is not None and node["metadata"]["name"] in used]
+    return status_of(obs, (*findings, *whole((), blocked_by=why)), now, nodes=nodes)

@@ -729,3 +729,15 @@ def test_a_workspace_that_is_deleted_without_our_finalizer_is_left_alone() -> No
     obj = workspace(metadata={"deletionTimestamp": STAMP, "finalizers": ["other"]})
 
     assert decide(seen(obj, machines=(machine(0),)), NOW) == Plan((), {})
+
+
+def test_an_edit_that_is_refused_keeps_what_runs_and_where() -> None:
+    """The nodes and their number stay in the status: the pods are there still."""
+    running = served(seen(nodes=(node(),)))
+    obj = workspace(
+        status={"workerNodes": ["n1"], "targetNodeCount": 1}, inference={"preset": {"name": "phi-typo"}}
+    )
+    plan = decide(replace(running, obj=obj, workspace=Workspace.parse(obj)), NOW)
+
+    assert told(plan)["WorkspaceReady"] == ("False", "UnknownPreset")
+    assert (plan.status["workerNodes"], plan.status["targetNodeCount"]) == (["n1"], 1)
