@@ -160,6 +160,8 @@ def of_events(events: Iterable[Obj], names: Mapping[str, set[str]]) -> Iterator[
             continue
         if about.get("kind") in _WARNINGS_ONLY and event.get("type") != "Warning":
             continue
+        if event.get("reason") == "Unhealthy" and str(event.get("note")).startswith("Startup probe"):
+            continue  # that is how a kubelet waits for a server that loads
         series = event.get("series") or {}
         when = (
             series.get("lastObservedTime") or event.get("eventTime") or event.get("deprecatedLastTimestamp") or ""
