@@ -24,6 +24,7 @@ from inference_server.tuning.errors import TuneError, one_line
 _BATCH: Final = 1024  # rows
 _BLOCK: Final = 1 << 20
 _LONGEST_JSON: Final = 2 << 30  # a JSON array is read whole; lines are not
+_WRAPPERS: Final = ("data", "rows", "train", "examples", "instances")
 _CARDS: Final = ("readme", "dataset_infos.json", "dataset_info.json", "state.json", "license")
 
 
@@ -194,13 +195,18 @@ def _json_array(path: Path) -> Iterator[dict[str, Any]]:
     if path.stat().st_size > _LONGEST_JSON:
         raise ValueError("a JSON array of more than 2 GiB: write one object a line (jsonl)")
     document = json.loads(path.read_bytes())
-    if isinstance(document, dict):  # {"data": [...]}, as several tools export
-        lists = [value for value in document.values() if isinstance(value, list)]
-        document = lists[0] if len(lists) == 1 else [document]
+    if isinstance(document, dict):
+        document = _wrapped(document) or [document]
     for number, row in enumerate(document, 1):
         if not isinstance(row, dict):
             raise TypeError(f"item {number} of the list is no object")
         yield row
+
+
+def _wrapped(document: dict[str, Any]) -> list[Any] | None:
+    """The rows of ``{"data": [...]}``, as several tools export them."""
+    found = [value for name, value in document.items() if name in _WRAPPERS and isinstance(value, list)]
+    return found[0] if len(found) == 1 else None
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -214,7 +220,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise ValueError(f"line {number}: {error}") from None
             if not isinstance(row, dict):
                 raise TypeError(f"line {number} is no object")
-            yield row
+            rows = _wrapped(row) if path.suffix.lower() == ".json" else None
+            yield from rows or [row]
 
 
 def _sniff(head: bytes) -> Sort | None:

@@ -19,6 +19,7 @@ import transformers
 
 from api.progress import TuneFailure
 from api.v1alpha1.tuning import TuningMethod
+from inference_server.settings import SettingsError, check_model
 from inference_server.tuning.config import TrainingConfig
 from inference_server.tuning.errors import TuneError, explain, one_line
 from inference_server.tuning.precision import Device, NumberFormat, choose_format
@@ -78,9 +79,11 @@ def prepare(settings: TuneSettings, config: TrainingConfig) -> Prepared:
 
 def _common(name: str, settings: TuneSettings, config: TrainingConfig) -> dict[str, Any]:
     path = Path(name)
-    if name.startswith(("/", ".", "~")) and not path.is_dir():
-        text = f"there is no model at {name}"
-        raise TuneError(TuneFailure.MODEL_NOT_FOUND, text, "mount its folder there, or name it with --model")
+    try:
+        check_model(name)
+    except SettingsError as error:
+        text, _, hint = str(error).partition(": ")
+        raise TuneError(TuneFailure.MODEL_NOT_FOUND, text, hint or "mount it, or name it with --model") from error
     # The templates forbid downloads, for a folder; a hub name on the command line asks for one.
     local = bool(config.model.get("local_files_only", False)) and settings.model is None
     return {

@@ -51,7 +51,7 @@ class Pusher:
     reference: Reference
     credentials: Sequence[Credential] = ()
     insecure: Collection[str] = ()
-    backoff: Backoff = field(default_factory=lambda: Backoff(first=1.0, attempts=6))
+    backoff: Backoff = field(default_factory=Backoff)
     rng: random.Random = field(default_factory=random.Random)
     on_bytes: OnBytes = lambda _: None
     _authorization: str | None = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from api.progress import TuneFailure
+from inference_server.oci.backoff import Backoff
 from inference_server.oci.client import RegistryClient, new_session
 from inference_server.oci.credentials import FILE, Credential, PullSecrets, of_file
 from inference_server.oci.download import Downloader
@@ -26,6 +27,7 @@ from inference_server.tuning.push import Pusher
 from inference_server.tuning.settings import unusable
 
 _CONFIG_BYTES: Final = 4 << 20
+PATIENCE: Final = Backoff(first=1.0, attempts=6)
 OnBytes = Callable[[int, int | None], None]
 
 
@@ -85,6 +87,7 @@ async def push_adapter(
     labels: Mapping[str, str],
     base: str | None = None,
     insecure: Collection[str] = (),
+    backoff: Backoff = PATIENCE,
     on_bytes: OnBytes = lambda _done, _total: None,
 ) -> str:
     """Builds the image in ``folder`` and pushes it; gives the digest of its manifest. Raises TuneError."""
@@ -104,7 +107,7 @@ async def push_adapter(
             done += size
             on_bytes(done, total)
 
-        pusher = Pusher(session, reference, secrets.matching(reference), insecure, on_bytes=count)
+        pusher = Pusher(session, reference, secrets.matching(reference), insecure, backoff, on_bytes=count)
         return await pusher.push(built, beside)
 
 
@@ -162,4 +165,5 @@ def _told(image: str) -> Iterator[None]:
         elif isinstance(error, NotFound | Denied) or error.transient:
             reason = TuneFailure.DATASET_NOT_FOUND
         temporary = error.transient and not isinstance(error, DiskFull)
-        raise TuneError(reason, f"{image}: {error.message}", error.next_step, temporary=temporary) from error
+        text = error.message if image in error.message else f"{image}: {error.message}"
+        raise TuneError(reason, text, error.next_step, temporary=temporary) from error

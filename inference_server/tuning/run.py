@@ -46,6 +46,14 @@ _TOLD: Final = (
     "max_length",
     "seed",
 )
+_DOING: Final = {
+    TuneStage.FETCHING: "fetching the dataset",
+    TuneStage.LOADING: "loading the model",
+    TuneStage.TRAINING: "training",
+    TuneStage.SAVING: "saving the adapter",
+    TuneStage.PUSHING: "pushing the adapter",
+    TuneStage.SUCCEEDED: "ending",
+}
 _SETTLED: Final = (TuneStage.TRAINING, TuneStage.SAVING)  # a stop waits for these to come to a good end
 
 
@@ -73,7 +81,6 @@ async def run(settings: TuneSettings) -> tuple[TuneProgress, int]:
     board, stop = Board(), threading.Event()
     task = asyncio.ensure_future(_steps(settings, board, stop))
     watched = _watch_signals(task, board, stop)
-    doing = {stage: stage.value.lower() for stage in TuneStage}
     try:
         code = await task
     except asyncio.CancelledError:
@@ -82,7 +89,7 @@ async def run(settings: TuneSettings) -> tuple[TuneProgress, int]:
         board.set(message="stopped by a signal; start it again to go on")
         code = EXIT_STOPPED
     except Exception as failure:
-        error = explain(failure, doing[board.now.stage])
+        error = explain(failure, board.now.message or _DOING[board.now.stage])
         if not isinstance(failure, TuneError):
             logger.debug("traceback of the failure", exc_info=failure)
         board.set(stage=TuneStage.FAILED, reason=error.reason, message=error.message, next_step=error.next_step)
