@@ -294,7 +294,7 @@ async def test_a_broken_adapter_leaves_the_old_set_serving_and_says_why(
 async def test_an_adapter_that_skopeo_pushed_answers_as_the_one_from_a_folder(
     engine, manager, adapters, folder, foreign_registry
 ):
-    """From Debian's registry in upstream's shape (busybox's /data): the same answers as from the mounted folder."""
+    """From Debian's registry in upstream's shape (busybox's /data): the same answers as from a folder."""
     with manager.choose("a") as choice:
         expected = await answer(engine, PROMPTS[0], choice)
     data = archive({f"data/{name}": content for name, content in files_of(adapters["a"]).items()})
