@@ -36,7 +36,7 @@ from inference_server.testing.images import archive, artifact, files_of, image
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.skipif(find_spec("vllm") is None, reason="the engine is not installed"),
@@ -207,7 +207,7 @@ def write_list(path: Path, revision: str, **adapters: tuple[Path | str, float]) 
     draft.replace(path)
 
 
-async def until(check, seconds: float = 60) -> None:
+async def until(check, seconds: float = 180) -> None:
     async with asyncio.timeout(seconds):
         while not check():
             await asyncio.sleep(0.02)
@@ -265,7 +265,7 @@ async def test_a_swap_under_load_drops_and_mixes_no_answer(engine, manager, adap
     for name, texts in answers.items():
         assert set(texts) <= {before[name], after[name]}, name
         assert texts[-1] == after[name]
-    assert len(engine._adapters) == 3  # a, b and both: the old ones are unloaded
+    await until(lambda: len(engine._adapters) == 3)  # a, b and both: the old ones are unloaded
     assert not engine.errored
 
 
