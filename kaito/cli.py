@@ -55,7 +55,7 @@ app.command(rich_help_panel=_USE)(logs.logs)
 app.command(rich_help_panel=_USE)(delete.delete)
 app.command(rich_help_panel=_USE)(version.version)
 app.command(rich_help_panel=_RUN)(manager.manager)
-app.command(rich_help_panel=_RUN)(serve.serve)
+app.command(rich_help_panel=_RUN, context_settings={"allow_extra_args": True})(serve.serve)
 app.command(rich_help_panel=_RUN)(node.node)
 app.command(rich_help_panel=_RUN)(apiserver.apiserver)
 

@@ -11,16 +11,21 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry, Counter
 
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
-from inference_server.app import ServerState, make_app
+from inference_server.app import make_app
 from inference_server.protocol import (
     AdapterRefused,
     EngineDead,
     EngineInfo,
     InvalidRequest,
+    Load,
     Message,
     Piece,
     Sampling,
+    Whole,
 )
+from inference_server.server import make_shim
+from inference_server.settings import ServeSettings
+from inference_server.shim import Shim
 
 
 @dataclass
@@ -45,6 +50,26 @@ class ScriptedEngine:
     adapters: dict[str, AdapterSlot] = field(default_factory=dict)  # what is loaded, by the slots' names
     refuse_adapters: set[str] = field(default_factory=set)
     answered_with: list[AdapterSlot | None] = field(default_factory=list)
+    steps: int = 0
+    openai_calls: list[tuple[str, object, str]] = field(default_factory=list)
+
+    @property
+    def load(self) -> Load:
+        return Load(self.running, self.steps)
+
+    @property
+    def openai(self) -> ScriptedEngine | None:
+        return self if self.info else None
+
+    async def answer(
+        self, path: str, body: dict, *, adapter: AdapterChoice | None = None, request_id: str | None = None
+    ) -> Whole | AsyncGenerator[bytes, None]:
+        """OpenAI's API as far as the shim sees it: a whole body, or parts."""
+        self.openai_calls.append((path, body, adapter.name if adapter else ""))
+        pieces = self.generate([], Sampling(max_tokens=9), request_id or "", stream=bool(body.get("stream")))
+        if body.get("stream"):
+            return (b"data: " + piece.text.encode() + b"\n\n" async for piece in pieces)
+        return Whole(200, b"".join([piece.text.encode() async for piece in pieces]))
 
     async def start(self) -> EngineInfo:
         self.started.set()
@@ -118,14 +143,20 @@ def engine() -> ScriptedEngine:
 
 
 @pytest.fixture
-def state() -> ServerState:
-    return ServerState(model_name="tiny")
+def settings() -> ServeSettings:
+    return ServeSettings(model="/m", served_model_name="tiny", max_body_bytes=4096)
 
 
 @pytest.fixture
-async def client(engine: ScriptedEngine, state: ServerState) -> AsyncIterator[TestClient]:
+def shim(engine: ScriptedEngine, settings: ServeSettings) -> Shim:
     registry = CollectorRegistry()
     Counter("vllm:generation_tokens", "Tokens.", registry=registry).inc(3)
-    app = make_app(engine, state, max_body_bytes=4096, registry=registry)
-    async with TestClient(TestServer(app)) as test_client:  # cancels handlers of clients that left, as ours does
+    made = make_shim(settings, engine, registry=registry)
+    made.gate.slots = 4
+    return made
+
+
+@pytest.fixture
+async def client(shim: Shim) -> AsyncIterator[TestClient]:
+    async with TestClient(TestServer(make_app(shim))) as test_client:  # cancels handlers of clients that left
         yield test_client

@@ -178,7 +178,8 @@ async def test_while_loading_chat_is_503_with_retry_after(client, engine):
     """Before the model is there, /chat asks to come again."""
     engine.info = None
     status, reply, headers = await chat(client, {"prompt": "hi"})
-    assert (status, reply, headers["Retry-After"]) == (503, {"detail": "Model not initialized"}, "5")
+    assert (status, reply["detail"], headers["Retry-After"]) == (503, "Model not initialized", "5")
+    assert reply["progress"]["stage"] == "Loading"
 
 
 async def test_a_dead_engine_is_503(client, engine):
@@ -231,7 +232,7 @@ async def test_a_stream_that_breaks_says_so(client, engine):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_goes_away_ends_its_generation(client, engine, state, stream):
+async def test_a_client_that_goes_away_ends_its_generation(client, engine, shim, stream):
     """Closing the connection aborts the request in the engine and frees its slot."""
     engine.hold = asyncio.Event()
     request = asyncio.ensure_future(client.post("/chat", json={"prompt": "hi", "stream": stream}))
@@ -244,5 +245,5 @@ async def test_a_client_that_goes_away_ends_its_generation(client, engine, state
     async with asyncio.timeout(5):
         while engine.running:
             await asyncio.sleep(0.01)
-        await state.idle.wait()
+        await shim.gate.idle.wait()
     assert engine.aborted == 1
