@@ -94,13 +94,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, kinds, indirect=True, scope="session")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """A parallel run keeps a file on one worker, for its fixtures; all that load the engine share one, because two
-    engines at once on two cores run into every time limit."""
-    for item in items:
-        heavy = item.path.parent.name == "e2e" or item.get_closest_marker("engine")
-        item.add_marker(pytest.mark.xdist_group("engine" if heavy else item.path.name))
+    engines at once on two cores run into every time limit. Marked here: pytest-xdist reads the groups before any
+    ``pytest_collection_modifyitems`` of a conftest runs."""
+    item.add_marker(pytest.mark.xdist_group("engine" if _is_heavy(item) else item.path.name))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest group first, so that the other worker has enough left to do beside it."""
+    items.sort(key=lambda item: not _is_heavy(item))
+
+
+def _is_heavy(item: pytest.Item) -> bool:
+    return item.path.parent.name == "e2e" or item.get_closest_marker("engine") is not None
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
