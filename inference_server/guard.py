@@ -124,7 +124,7 @@ async def read_body(request: web.Request, shim: Shim) -> bytes:
         raise Refusal(
             408,
             f"The body did not arrive within {shim.limits.body_seconds:g} s",
-            headers={"Connection": "close"},
+            close=True,
         ) from None
 
 
@@ -146,6 +146,9 @@ def time_limit(request: web.Request, shim: Shim) -> float:
 def ready_or_refuse(shim: Shim) -> None:
     """Raises Refusal 503, with the loading progress, while no request can be answered."""
     problem = shim.health.unready()
+    info = shim.engine.info
+    if problem is None and info is not None and info.leader is not None:
+        raise Refusal(503, f"This node computes a part of the model; {info.leader} answers")
     if problem is None:
         return
     extra = {}

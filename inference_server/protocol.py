@@ -88,6 +88,7 @@ class EngineInfo:
     max_num_seqs: int = 16  # requests in one batch; the others wait
     names: tuple[str, ...] = ()  # of the base model; empty: as the settings say
     version: str = ""
+    leader: str | None = None  # another node answers, this one computes a part
 
 
 @dataclass(frozen=True, slots=True)

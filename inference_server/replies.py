@@ -33,7 +33,8 @@ _ERROR_CODES: dict[int, str] = {401: "invalid_api_key", 429: "rate_limit_exceede
 class Refusal(Exception):
     """A reply other than 200 with a detail for the client.
 
-    ``retry_after`` is in seconds; ``extra`` stands beside the detail; ``param`` names the field of an OpenAI body.
+    ``retry_after`` is in seconds; ``extra`` stands beside the detail; ``param`` names the field of an OpenAI body;
+    ``close`` ends the connection, whose rest of a body nobody wants to read.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Refusal(Exception):
         extra: dict[str, Any] | None = None,
         param: str | None = None,
         headers: dict[str, str] | None = None,
+        close: bool = False,
     ) -> None:
         super().__init__(str(detail))
         self.status = status
@@ -53,17 +55,21 @@ class Refusal(Exception):
         self.extra = extra or {}
         self.param = param
         self.headers = headers or {}
+        self.close = close
 
     def reply(self, *, openai: bool = False) -> web.Response:
         """The refusal as a response."""
         headers = dict(self.headers)
         if self.retry_after:
             headers["Retry-After"] = str(self.retry_after)
+        value: dict[str, Any] = {"detail": self.detail} | self.extra
         if openai:
             value = openai_error(self.status, str(self.detail), self.param)
             value["error"] |= self.extra
-            return json_reply(value, status=self.status, headers=headers)
-        return json_reply({"detail": self.detail} | self.extra, status=self.status, headers=headers)
+        reply = json_reply(value, status=self.status, headers=headers)
+        if self.close:
+            reply.force_close()
+        return reply
 
 
 def openai_error(status: int, message: str, param: str | None = None) -> dict[str, dict[str, Any]]:

@@ -32,6 +32,7 @@ from inference_server.shim import BaseOnly, Limits, Shim
 logger = logging.getLogger("kaito.inference_server.server")
 
 _WATCH_SECONDS = 1.0
+_LINGER_SECONDS = 2.0  # for the rest of a body that was refused
 _CLOSE_SECONDS = 1.0  # for connections after the drain, whose time is over
 
 
@@ -85,7 +86,11 @@ async def serve(
     shim = make_shim(settings, engine, adapters, registry)
     # Without handler_cancellation a client that went away would go on costing tokens.
     runner = web.AppRunner(
-        make_app(shim), access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_SECONDS
+        make_app(shim),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=_CLOSE_SECONDS,
+        lingering_time=_LINGER_SECONDS,
     )
     await runner.setup()
     stop = stop or asyncio.Event()

@@ -119,6 +119,7 @@ def serve(
         read_api_keys,
         read_config_file,
     )
+    from inference_server.vllm_worker import VllmWorker
     from kaito.errors import CliError
     from kaito.presetargs import preset_options
 
@@ -164,7 +165,8 @@ def serve(
         require_engine()
         # The engine's own log is a hundred lines of internals; it is worth them only when something is looked for.
         prepare_environment(settings, {"DEBUG": "DEBUG", "INFO": "ERROR"}.get(level, level))
-        code = run_loop(run(settings, VllmEngine(settings)))
+        engine = VllmWorker(settings) if settings.parallel.rank else VllmEngine(settings)
+        code = run_loop(run(settings, engine))
     except (SettingsError, EngineError, ListenError) as error:
         raise CliError(str(error)) from error
     # Not sys.exit: an engine thread that still loads when the signal came would hold the interpreter.

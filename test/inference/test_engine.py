@@ -88,7 +88,7 @@ class Served:
                 assert time.monotonic() < deadline, f"health stayed {status}\n{self.log.read_text()}"
                 await asyncio.sleep(0.1)
 
-    def gone(self, pids: set[int], seconds: float = 15) -> bool:
+    def gone(self, pids: set[int], seconds: float = 60) -> bool:
         """True once none of the processes is left, zombies aside."""
         deadline = time.monotonic() + seconds
         while any(alive(pid) for pid in pids):
