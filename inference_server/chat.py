@@ -28,6 +28,7 @@ from inference_server.sampling import GenerateKwargs, to_sampling, unsupported
 from inference_server.shim import Shim
 
 PROMPT_REQUIRED = "Text generation parameter prompt required"
+MESSAGES_REQUIRED = "Conversational parameter messages required"
 
 
 class Turn(BaseModel):
@@ -68,7 +69,8 @@ class Prepared:
                 raise InvalidRequest("this model has no chat template; send prompt instead of messages")
             self.tokens = engine.encode_chat([Message(turn.role, turn.content) for turn in request.messages])
         else:
-            raise Refusal(400, PROMPT_REQUIRED)
+            # The seed era's server was of one kind or the other; here the request says which it means.
+            raise Refusal(400, PROMPT_REQUIRED if request.messages is None else MESSAGES_REQUIRED)
         if request.handle_long_generation == "hole":
             self.tokens = _cut(self.tokens, kwargs, info.max_model_len)
         self.sampling: Sampling = to_sampling(kwargs, len(self.tokens), info.max_model_len)

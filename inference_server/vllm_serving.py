@@ -113,17 +113,16 @@ class OpenAiServing:
         if serving is None:
             names = self._state.openai_serving_models.base_model_paths
             return _refusal(400, f"the model {names[0].name!r} has no {what}; serve a model that does")
-        try:
-            request = self._adapters[path].validate_python(body)
-        except ValidationError as error:
-            return _invalid(error)
         token = _chosen.set(adapter)
         headers = {} if request_id is None else {"X-Request-Id": request_id}
         try:
+            request = self._adapters[path].validate_python(body)
             made = await getattr(serving, method)(
                 request, SimpleNamespace(headers=headers, state=SimpleNamespace())
             )
-        except Exception as error:
+        except ValidationError as error:
+            return _invalid(error)
+        except Exception as error:  # vLLM's validators raise other things than their framework's errors, too
             return _failure(path, error)
         finally:
             _chosen.reset(token)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry, Counter
@@ -26,6 +29,7 @@ from inference_server.protocol import (
 from inference_server.server import make_shim
 from inference_server.settings import ServeSettings
 from inference_server.shim import Shim
+from inference_server.testing.served import Served
 
 
 @dataclass
@@ -160,3 +164,54 @@ def shim(engine: ScriptedEngine, settings: ServeSettings) -> Shim:
 async def client(shim: Shim) -> AsyncIterator[TestClient]:
     async with TestClient(TestServer(make_app(shim))) as test_client:  # cancels handlers of clients that left
         yield test_client
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The stand-in weights of the package."""
+    return Path(str(files("kaito.local"))) / "models" / "tiny-phi3"
+
+
+class _Shared:
+    """The real engine that the tests share, started when the first asks, and again when one has ended it."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self._folder = folder
+        self._model = model
+        self.server: Served | None = None
+        self._failed = False
+
+    def running(self) -> Served:
+        if self._failed:
+            pytest.fail("the shared engine did not start; see the first test that asked for it")
+        if self.server is None or self.server.process.poll() is not None:
+            # The engine's parsers for tool calls, as a preset would choose them; a queue that tests can fill.
+            # Without free blanks in JSON, which a model of this size would never stop writing.
+            flags = ["--max-queue=64", "--", "--enable-auto-tool-choice", "--tool-call-parser=hermes"]
+            flags += ['--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}']
+            self.server = Served(self._folder / "log", self._model, *flags)
+            self._failed = True
+            self.server.wait_ready()
+            self._failed = False
+        return self.server
+
+
+@pytest.fixture(scope="session")
+def _shared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[_Shared]:
+    shared = _Shared(tmp_path_factory.mktemp("serve"), tiny_model)
+    yield shared
+    if shared.server is not None:
+        shared.server.process.kill()
+        shared.server.process.wait()
+
+
+@pytest.fixture
+def served(_shared: _Shared) -> Served:
+    """`kaito serve` with the real engine and the stand-in weights; shared by all that ask for it."""
+    return _shared.running()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as client:
+        yield client

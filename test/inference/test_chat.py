@@ -85,11 +85,18 @@ async def test_hole_keeps_the_end_of_a_prompt_that_is_too_long(client, engine):
     assert (len(tokens), tokens[-1], sampling.max_tokens) == (200, 402, 100)
 
 
-@pytest.mark.parametrize("body", [{}, {"prompt": None}, {"prompt": ""}, {"messages": []}, {"generate_kwargs": {}}])
+@pytest.mark.parametrize("body", [{}, {"prompt": None}, {"prompt": ""}, {"generate_kwargs": {}}])
 async def test_neither_prompt_nor_messages_is_the_prompts_400(client, engine, body):
     """A request with nothing to answer gets the seed era's literal detail."""
     status, reply, _ = await chat(client, body)
     assert (status, reply) == (400, PROMPT_REQUIRED)
+    assert engine.calls == []
+
+
+async def test_a_conversation_without_messages_is_the_messages_400(client, engine):
+    """A request that sends an empty conversation gets the seed era's other literal detail."""
+    status, reply, _ = await chat(client, {"messages": []})
+    assert (status, reply) == (400, {"detail": "Conversational parameter messages required"})
     assert engine.calls == []
 
 
