@@ -9,11 +9,13 @@ an adapter restarts nothing.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from api.model import ApiModel, Strings
+
+ADAPTERS_PATH: Final = "/v1/adapters"
 
 
 class WantedAdapter(ApiModel):

@@ -27,11 +27,20 @@ MACHINE_LAUNCHED: Final = "MachineLaunched"
 MACHINE_REGISTERED: Final = "MachineRegistered"
 MACHINE_INITIALIZED: Final = "MachineInitialized"
 
+# NodeClaim
+NODECLAIM_LAUNCHED: Final = "Launched"
+NODECLAIM_REGISTERED: Final = "Registered"
+NODECLAIM_INITIALIZED: Final = "Initialized"
+DRAINED: Final = "Drained"
+INSTANCE_TERMINATING: Final = "InstanceTerminating"
+
 # Workspace
 MACHINE_READY: Final = "MachineReady"
+NODECLAIM_READY: Final = "NodeClaimReady"  # instead of it, where NodeClaims are made
 RESOURCE_READY: Final = "ResourceReady"
 INFERENCE_READY: Final = "InferenceReady"
 JOB_STARTED: Final = "JobStarted"
+ADAPTERS_READY: Final = "AdaptersReady"
 WORKSPACE_READY: Final = "WorkspaceReady"
 WORKSPACE_SUCCEEDED: Final = "WorkspaceSucceeded"
 WORKSPACE_DELETING: Final = "WorkspaceDeleting"

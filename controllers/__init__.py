@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from controllers.machine.garbage import SweepLimits
     from controllers.machine.model import Limits
     from controllers.machine.setup import add_machine_controller
     from controllers.settings import MachineSettings, WorkspaceSettings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Limits": "controllers.machine.model",
     "MachineSettings": "controllers.settings",
+    "SweepLimits": "controllers.machine.garbage",
     "WorkspaceSettings": "controllers.settings",
     "add_machine_controller": "controllers.machine.setup",
     "add_workspace_controller": "controllers.workspace.setup",
@@ -30,6 +32,7 @@ _HOMES = {
 __all__ = [
     "Limits",
     "MachineSettings",
+    "SweepLimits",
     "WorkspaceSettings",
     "add_machine_controller",
     "add_workspace_controller",

@@ -1,15 +1,18 @@
-"""Writes, or checks, every generated file: the CRDs, docs/sizing.md, and with ``--data`` the catalogues.
+"""Writes, or checks, every generated file: CRDs, pages of docs/, the doctor's needs; with ``--data`` catalogues.
 
 In: the pydantic models of ``api``, its sizing, and, for the catalogues, a folder of collected upstream figures.
-Out: ``config/crd/*.yaml``, ``config/nodeclaim/*.yaml``, ``docs/sizing.md`` and ``api/catalog/*.json``. ``--check``
-writes nothing, lists what is stale and exits 1; ``make check`` runs it. Nothing else writes these files.
+Out: ``config/crd/*.yaml``, ``config/nodeclaim/*.yaml``, ``docs/sizing.md``, ``docs/reasons.md``,
+``api/catalog/*.json``, and ``kaito/doctor/needs.json`` from the roles in ``config/rbac``. ``--check`` writes
+nothing, lists what is stale and exits 1; ``make check`` runs it. Nothing else writes these files.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +33,25 @@ def generated(data: Path | None) -> Iterator[tuple[Path, str]]:
     from hack.sizing_doc import document
 
     yield ROOT / "docs" / "sizing.md", document()
+    from hack.reasons_doc import document as reasons
+
+    yield ROOT / "docs" / "reasons.md", reasons()
+    yield ROOT / "kaito" / "doctor" / "needs.json", needs()
+
+
+def needs() -> str:
+    """What the service accounts of ``config/rbac`` may do, for `kaito doctor` to ask."""
+    import yaml
+
+    from kaito.doctor.needs import needs_of
+
+    files = sorted((ROOT / "config" / "rbac").glob("*.yaml"))
+    objects = [item for path in files for item in yaml.safe_load_all(path.read_text("utf-8")) if item]
+    plain = [
+        {key: value for key, value in asdict(need).items() if value or key == "group"}
+        for need in needs_of(objects)
+    ]
+    return "[\n" + ",\n".join(json.dumps(item) for item in plain) + "\n]\n"
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -133,9 +134,11 @@ class VllmEngine:
         """vLLM's serving classes."""
         return self._openai
 
-    async def start(self) -> EngineInfo:
+    async def start(self, model: Path | None = None) -> EngineInfo:
         """Load the model in a thread of its own, so that the event loop stays free."""
         require_engine()
+        if model is not None:
+            self._settings = self._settings.at(model)
         if is_cpu_build():
             self._warm = warmup.start()
         try:

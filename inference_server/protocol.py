@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
@@ -145,8 +146,11 @@ class Engine(Protocol):
         """None until ``start`` has returned."""
         ...
 
-    async def start(self) -> EngineInfo:
-        """Load the model. The event loop stays free meanwhile. Raises EngineMissing or EngineFailed."""
+    async def start(self, model: Path | None = None) -> EngineInfo:
+        """Load the model, from the folder that it was fetched to if that is another than the settings name.
+
+        The event loop stays free meanwhile. Raises EngineMissing or EngineFailed.
+        """
         ...
 
     async def stop(self) -> None:

@@ -15,6 +15,8 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -36,6 +38,11 @@ _LINGER_SECONDS = 2.0  # for the rest of a body that was refused
 _CLOSE_SECONDS = 1.0  # for connections after the drain, whose time is over
 
 
+OnProgress = Callable[[LoadProgress], None]
+Fetch = Callable[[OnProgress], Awaitable[Path]]
+MakeAdapters = Callable[[Engine, Path | None], Adapters | None]
+
+
 class ListenError(Exception):
     """The address cannot be listened on. The text says why and what to try."""
 
@@ -51,7 +58,7 @@ def make_shim(
     gate = Gate(metrics, queue=settings.max_queue, limited=settings.rate_limit)
     shim = Shim(
         engine=engine,
-        adapters=adapters or BaseOnly(),
+        adapters=BaseOnly(),
         gate=gate,
         health=Health(engine, Watchdog(settings.hang_seconds)),
         metrics=metrics,
@@ -68,7 +75,7 @@ def make_shim(
         active=lambda: gate.active,
         queue=lambda: gate.waiting,
         progress=lambda: shim.health.progress,
-        adapters=shim.adapters.observed,
+        adapters=lambda: shim.adapters.observed(),
     )
     return shim
 
@@ -76,14 +83,19 @@ def make_shim(
 async def serve(
     settings: ServeSettings,
     engine: Engine,
-    adapters: Adapters | None = None,
     *,
+    fetch: Fetch | None = None,
+    adapters: MakeAdapters | None = None,
     stop: asyncio.Event | None = None,
     registry: CollectorRegistry = REGISTRY,
 ) -> int:
-    """Serve until a signal, or ``stop``. Returns the exit code. Raises ListenError or EngineError."""
+    """Serve until a signal, or ``stop``. Returns the exit code.
+
+    ``fetch`` brings the model's files here first, ``adapters`` makes their manager once the engine runs. Raises
+    ListenError, EngineError, and what ``fetch`` raises.
+    """
     began = time.monotonic()
-    shim = make_shim(settings, engine, adapters, registry)
+    shim = make_shim(settings, engine, registry=registry)
     # Without handler_cancellation a client that went away would go on costing tokens.
     runner = web.AppRunner(
         make_app(shim),
@@ -101,8 +113,7 @@ async def serve(
         await _listen(runner, settings)
         logger.info("listening address=%s:%s model=%s", settings.host, settings.port, settings.model)
         shim.health.starting = True
-        shim.health.progress = loading(settings)
-        info = await _start_unless_stopped(shim, stop)
+        info = await _unless_stopped(_start(shim, settings, fetch, adapters), stop)
         if info is not None:
             shim.gate.slots = info.max_num_seqs
             shim.health.starting = False
@@ -150,15 +161,25 @@ async def _watch_engine(shim: Shim) -> None:
         await asyncio.sleep(_WATCH_SECONDS)
 
 
-async def _start(shim: Shim) -> EngineInfo:
-    info = await shim.engine.start()
-    await shim.adapters.start()
+async def _start(
+    shim: Shim, settings: ServeSettings, fetch: Fetch | None, adapters: MakeAdapters | None
+) -> EngineInfo:
+    def report(progress: LoadProgress) -> None:
+        shim.health.progress = progress
+
+    folder = await fetch(report) if fetch is not None else None
+    shim.health.progress = loading(settings if folder is None else settings.at(folder))
+    info = await shim.engine.start(folder)
+    manager = adapters(shim.engine, folder) if adapters is not None else None
+    if manager is not None:
+        shim.adapters = manager
+        await manager.start()
     return info
 
 
-async def _start_unless_stopped(shim: Shim, stop: asyncio.Event) -> EngineInfo | None:
+async def _unless_stopped(start: Awaitable[EngineInfo], stop: asyncio.Event) -> EngineInfo | None:
     """The started engine's facts, or None if stopping was asked for first."""
-    starting = asyncio.ensure_future(_start(shim))
+    starting = asyncio.ensure_future(start)
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,21 +83,44 @@ class ServeSettings:
     stall_seconds: float = 60.0  # for a reader of a stream to take the next part
     hang_seconds: float = 300.0  # without a step of the engine while requests run; 0: no watchdog
     api_keys: frozenset[str] = field(default=frozenset(), repr=False)
-    pull_secrets: Path | None = None
-    adapter_cache: Path | None = None
     adapters: Path | None = None  # the wanted list, or the folder that holds it; None: no adapters in this process
     max_loras: int = 4  # different adapters in one batch; requests for more take turns
     max_lora_rank: int = 64  # of one adapter, and of the sum of all that are combined
+    cache: Path = field(default_factory=lambda: default_cache())  # what was fetched, and the last good adapters
+    pull_secrets: Path | None = None  # a folder of mounted secrets, each with a .dockerconfigjson
+    insecure_registries: tuple[str, ...] = ()
+    identity: str = ""  # tells servers apart that share the cache; the name of the Workspace, where there is one
 
     @property
     def name(self) -> str:
         """The name that clients see."""
         return self.served_model_name or self.preset or Path(self.model).name or self.model
 
+    def at(self, folder: Path) -> ServeSettings:
+        """The same with the model's files in this folder. What clients see keeps its name."""
+        return replace(self, model=str(folder), served_model_name=self.name)
+
+    @property
+    def trusts_code(self) -> bool:
+        """True if Python code that comes with the model may run."""
+        said = [options.get("trust_remote_code") for options in (self.engine_args, self.engine_options)]
+        return self.trust_remote_code or any(value in (True, "", "true", "True") for value in said)
+
     @property
     def is_local(self) -> bool:
         """True if the model is a folder of this machine, and the network is not needed."""
         return Path(self.model).is_dir()
+
+
+def default_cache() -> Path:
+    """Where a server that was told nothing keeps what it fetches: the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaito"
+
+
+def insecure_registries(named: Iterable[str]) -> tuple[str, ...]:
+    """Registries without TLS: those named here, and those in ``KAITO_INSECURE_REGISTRIES`` (with commas)."""
+    environment = os.environ.get("KAITO_INSECURE_REGISTRIES", "").split(",")
+    return tuple(dict.fromkeys(host.strip() for host in (*named, *environment) if host.strip()))
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

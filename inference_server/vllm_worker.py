@@ -11,6 +11,7 @@ import asyncio
 import importlib.metadata
 import logging
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any
 
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
@@ -52,9 +53,11 @@ class VllmWorker:
         """The leader has it."""
         return None
 
-    async def start(self) -> EngineInfo:
+    async def start(self, model: Path | None = None) -> EngineInfo:
         """Start the workers and wait until the leader and all other nodes are there."""
         require_engine()
+        if model is not None:
+            self._settings = self._settings.at(model)
         try:
             self._executor = await in_thread("kaito-worker-start", self._load)
         except EngineError:

@@ -14,16 +14,24 @@ import typer
 from kaito.commands import (
     apiserver,
     apply,
+    audit,
     chat,
     delete,
+    doctor,
+    explain,
+    fakeazure,
     get,
+    history,
     logs,
     manager,
     node,
     plan,
     presets,
+    registry,
+    rollback,
     serve,
     skus,
+    tune,
     up,
     version,
 )
@@ -50,14 +58,22 @@ app.add_typer(presets.app, name="presets", rich_help_panel=_PLAN)
 app.add_typer(skus.app, name="skus", rich_help_panel=_PLAN)
 app.command(rich_help_panel=_USE)(apply.apply)
 app.command(rich_help_panel=_USE)(get.get)
+app.command(rich_help_panel=_USE, epilog=explain.EXAMPLES)(explain.explain)
 app.command(rich_help_panel=_USE)(chat.chat)
 app.command(rich_help_panel=_USE)(logs.logs)
+app.command(rich_help_panel=_USE)(history.history)
+app.command(rich_help_panel=_USE, epilog=rollback.EXAMPLES)(rollback.rollback)
 app.command(rich_help_panel=_USE)(delete.delete)
+app.command(rich_help_panel=_USE, epilog=audit.EXAMPLES)(audit.audit)
+app.command(rich_help_panel=_USE, epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(rich_help_panel=_USE)(version.version)
 app.command(rich_help_panel=_RUN)(manager.manager)
 app.command(rich_help_panel=_RUN, context_settings={"allow_extra_args": True})(serve.serve)
+app.command(rich_help_panel=_RUN, epilog=tune.EXAMPLES)(tune.tune)
 app.command(rich_help_panel=_RUN)(node.node)
 app.command(rich_help_panel=_RUN)(apiserver.apiserver)
+app.command(rich_help_panel=_RUN)(registry.registry)
+app.command(rich_help_panel=_RUN, epilog=fakeazure.EXAMPLES)(fakeazure.fake_azure)
 
 
 def main() -> None:

@@ -179,6 +179,17 @@ class InvalidRequest(CloudError):
     )
 
 
+class CreationDisabled(CloudError):
+    """This provisioner makes no instances at all: the nodes are somebody else's to bring."""
+
+    reason = "CreationDisabled"
+    terminal = True
+    default_next_step = (
+        "Label nodes of yours with what resource.labelSelector names and delete the Machine, "
+        "or run the provisioner with a cloud (--provider=azure); nothing is tried again before."
+    )
+
+
 class NameTaken(CloudError):
     """Something that is not ours bears the name of the instance. It is neither used nor touched."""
 

@@ -92,6 +92,7 @@ class Instance:
         owner: whom it was made for, where the cloud keeps that.
         created_at: when the cloud began to make it.
         stopped: it exists and is switched off; a node that is missing is then no sign of a loss.
+        capacity_type: ``on-demand`` or ``spot``, which cost differently.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Instance:
     owner: Owner | None = None
     created_at: datetime | None = None
     stopped: bool = False
+    capacity_type: str = ON_DEMAND
 
     @property
     def failure(self) -> CloudError | None:
@@ -139,7 +141,7 @@ class CloudProvider(Protocol):
         ...
 
     async def create(self, request: InstanceRequest) -> Instance:
-        """Start to create; return at once. Raises ``InstanceExists`` where the name is taken."""
+        """Start to create; return at once. Raises ``InstanceExists`` where the name is taken, no ``NotFound``."""
         ...
 
     async def get(self, name: str) -> Instance:

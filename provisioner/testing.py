@@ -1,4 +1,4 @@
-"""A local cloud in memory that speaks the real wire, for tests of everything above it.
+"""For tests: a local cloud in memory that speaks the real wire, and the contract of every provider.
 
 In: HTTP requests of a ``LocalProvider``, and a test that moves instances along. Out: the replies that the
 node agent gives, and ``on_change``, called after every change of state so that a test can play the node. The
@@ -14,6 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from aiohttp import web
+
+from provisioner.contract import CONTRACT, ContractBroken, Subject
+
+__all__ = ["CONTRACT", "ContractBroken", "FakeLocalCloud", "Fault", "Subject"]
 
 Json = dict[str, Any]
 OnChange = Callable[[Json], Awaitable[None]]

@@ -14,9 +14,10 @@ from api.sizing.facts import Assumptions, GpuFacts, ModelFacts
 from api.sizing.memory import Budget, Layout
 from api.sizing.prices import Price, PriceBook, packaged_prices
 from api.sizing.size import Candidate, Sizing, size
-from api.sizing.tuning import TuningFit, TuningOption, choose_for_tuning, tuning_fit
+from api.sizing.tuning import SAMPLE_TOKENS, TuningFit, TuningOption, choose_for_tuning, tuning_fit
 
 __all__ = [
+    "SAMPLE_TOKENS",
     "Assumptions",
     "Budget",
     "Candidate",

@@ -2,7 +2,9 @@
 
 In: a preset, the method, GPUs. Out: a verdict with its figures. Pure. Two thresholds: below the floor the model's
 own weights do not fit, whatever the batch; below the preset's figure (upstream's, for its default settings) it may
-run with short samples, which is a warning. Tuning never spans nodes.
+run with short samples, which is a warning. How many samples fit a batch is an estimate from the network's shape,
+for the settings that the tuning program takes on a GPU: 16 bits, gradient checkpointing, a small adapter, the
+trainer's loss over the whole vocabulary. Tuning never spans nodes.
 """
 
 from __future__ import annotations
@@ -22,16 +24,45 @@ from api.sizing.prices import Price, PriceBook
 # quantisation: about 4.1 bits), and its norms and embeddings in 16 bits.
 _IN_MEMORY: Final = {"lora": 1.0, "qlora": 0.35}
 
+SAMPLE_TOKENS: Final = 2048  # of one sample; the tuning program cuts longer ones unless max_length says otherwise
+# Bytes of one token while training. Between layers, 16 bits for each of the hidden size are kept; inside the one
+# layer that is computed anew, queries to feed-forward and their gradients come to some 22 times the hidden size,
+# twice. Of the logits there are a 16-bit copy, a 32-bit copy for the loss, and its gradient.
+_BETWEEN_LAYERS: Final = 2
+_INSIDE_LAYER: Final = 88
+_LOGITS: Final = 12
+# Rows of the logits, of the models' config.json; the catalogue does not have them. The first part of a name that
+# fits.
+_VOCABULARIES: Final = {
+    "phi-4-mini": 200_064,
+    "phi-4": 100_352,
+    "phi-3": 32_064,
+    "phi-2": 51_200,
+    "falcon": 65_024,
+    "mistral-7b": 32_768,
+    "qwen2.5": 152_064,
+}
+_LARGEST_VOCABULARY: Final = 262_144
+_ADAPTER_SHARE: Final = 0.01  # of the weights: an adapter of rank 8 in 32 bits, its gradient and its two moments
+
 
 @dataclass(frozen=True, slots=True)
 class TuningFit:
-    """The verdict. ``floor`` and ``recommended`` are bytes on one GPU."""
+    """The verdict. ``floor``, ``recommended`` and ``per_sample`` are bytes on one GPU.
+
+    Attributes:
+        batch: per_device_train_batch_size that fits with samples of ``SAMPLE_TOKENS``, by estimate; 0: not even
+        one,
+            None: the network's shape is not known.
+    """
 
     possible: bool
     comfortable: bool
     floor: int
     recommended: int
     why: str
+    per_sample: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +112,26 @@ def tuning_fit(preset: Preset, method: str, gpu: GpuFacts, assumed: Assumptions 
     elif not comfortable:
         why = (
             f"upstream asks for {recommended / GIB:.0f} GiB on each GPU, {gpu.name} has {gpu.memory / GIB:.0f}; "
-            f"{method} needs {floor / GIB:.1f} GiB before any sample, so keep samples short and the batch at 1"
+            f"{method} needs {floor / GIB:.1f} GiB before any sample, so keep samples short and the batch small"
         )
     else:
         why = f"upstream asks for {recommended / GIB:.0f} GiB on each GPU, {gpu.name} has {gpu.memory / GIB:.0f}"
-    return TuningFit(possible, comfortable, floor, recommended, why)
+    per_sample = sample_bytes(preset)
+    batch = None
+    if per_sample is not None:
+        left = gpu.memory - floor - int(_ADAPTER_SHARE * preset.weights_bytes)
+        batch = max(0, left // per_sample)
+    return TuningFit(possible, comfortable, floor, recommended, why, per_sample, batch)
+
+
+def sample_bytes(preset: Preset, tokens: int = SAMPLE_TOKENS) -> int | None:
+    """What one sample adds to a GPU's memory while training, by estimate; None where the shape is not known."""
+    layers, heads, cache = preset.layers, preset.attention_heads, preset.kv_bytes_per_token
+    if not layers or not heads or not cache or preset.attention == "MLA":
+        return None
+    head_size = cache / (4 * layers * (preset.kv_heads or heads))  # keys and values, two bytes each
+    hidden = heads * head_size
+    name = (preset.hf_id or preset.name).lower()
+    vocabulary = next((size for part, size in _VOCABULARIES.items() if part in name), _LARGEST_VOCABULARY)
+    token = hidden * (_BETWEEN_LAYERS * layers + _INSIDE_LAYER) + _LOGITS * vocabulary
+    return int(token * tokens)

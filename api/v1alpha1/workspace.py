@@ -104,6 +104,52 @@ class WorkspaceState(StrEnum):
     FAILED = "Failed"
 
 
+class AdapterStatus(ApiModel):
+    """One adapter in one pod."""
+
+    name: str = Field(description="The name by which a request picks it.")
+    state: str = Field(description="Pulling, Loading, Loaded, Unloading or Failed, as the pod reports it.")
+    message: str | None = Field(default=None, description="Why it failed, or what it waits for.")
+
+
+class PodAdapters(ApiModel):
+    """The adapters that one pod reports."""
+
+    pod: str = Field(description="The pod's name.")
+    state: str = Field(
+        description="Loaded: it has all that is wanted. Loading, Outdated (an older list is in force) and Failed "
+        "say what is missing; Unknown: it does not answer."
+    )
+    revision: str | None = Field(default=None, description="The revision of the list that is in force there.")
+    message: str | None = Field(default=None, description="What is in the way.")
+    adapters: tuple[AdapterStatus, ...] = Field(default=(), description="Each adapter that the pod has.")
+
+
+class Eta(ApiModel):
+    """How long it will take, where that is known from others of its kind or from bytes that were counted."""
+
+    stage: str = Field(description="CreatingMachine, JoiningNode, PullingImage or LoadingModel.")
+    seconds: int | None = Field(
+        default=None,
+        description="Seconds, counted from estimatedAt; absent when it takes longer than it usually does.",
+        json_schema_extra={"format": "int32"},
+    )
+    until: str = Field(description="What is there then: Ready (the workspace), or StageEnd (the next stage).")
+    basis: str = Field(description="What the estimate rests on.")
+    estimated_at: str = Field(
+        description="When the estimate was made; it is replaced once it is wrong by more than a fifth.",
+        json_schema_extra={"format": "date-time"},
+    )
+    bytes_done: int | None = Field(
+        default=None,
+        description="Bytes of the model that were there at that time.",
+        json_schema_extra={"format": "int64"},
+    )
+    bytes_total: int | None = Field(
+        default=None, description="Bytes of the whole model.", json_schema_extra={"format": "int64"}
+    )
+
+
 class WorkspaceStatus(ApiModel):
     """What the operator last saw. Derived from live objects on every reconcile."""
 
@@ -111,7 +157,8 @@ class WorkspaceStatus(ApiModel):
     conditions: Conditions = Field(
         default=(),
         description="What is the case and why. ResourceReady: the nodes are there. InferenceReady: the "
-        "endpoint answers. WorkspaceReady: all of it. Each message ends in what you can do next.",
+        "endpoint answers. AdaptersReady: every pod has the adapters. WorkspaceReady: the nodes and the "
+        "endpoint. Each message ends in what you can do next.",
     )
     state: WorkspaceState | None = Field(default=None, description="The workspace in one word.")
     target_node_count: int | None = Field(
@@ -119,6 +166,12 @@ class WorkspaceStatus(ApiModel):
     )
     observed_generation: int | None = Field(
         default=None, description="The generation of the workspace that this status is about."
+    )
+    eta: Eta | None = Field(
+        default=None, description="When the workspace will be ready. Absent where nobody can know it yet."
+    )
+    adapters: tuple[PodAdapters, ...] = Field(
+        default=(), description="The adapters that each serving pod reports, by pod."
     )
     performance: Performance | None = Field(default=None, description="Measured figures of the endpoint.")
 

@@ -38,6 +38,18 @@ def rules(name: str, maps: Mapping[str, Obj | None], context_limit: int | None) 
         yield from _length(name, engine["max-model-len"], context_limit)
 
 
+def wanted_context(name: str, maps: Mapping[str, Obj | None]) -> int | None:
+    """Tokens that the ConfigMap wants one request to be able to have; None where it says nothing readable."""
+    try:
+        engine = (section(maps, name, keys.INFERENCE_CONFIG_KEY) or {}).get("vllm")
+    except Unreadable:
+        return None
+    if not isinstance(engine, dict):
+        return None
+    value = engine.get("max-model-len", engine.get("max_model_len"))
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
 def _length(name: str, value: object, limit: int | None) -> Iterator[Violation]:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         yield Violation(

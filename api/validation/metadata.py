@@ -18,6 +18,8 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     keys.NODE_IMAGE_FAMILY: ("azurelinux", "ubuntu"),
     keys.PERFORMANCE_MODE: ("balanced", "interactivity", "throughput"),
     keys.USE_LOCAL_WEIGHTS: ("true", "false"),
+    keys.NODE_PROVISIONING: (keys.PROVISION_AUTO, keys.PROVISION_NEVER, keys.PROVISION_ALWAYS),
+    keys.CAPACITY_TYPE: (keys.ON_DEMAND, keys.SPOT),
 }
 
 

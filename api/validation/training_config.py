@@ -14,7 +14,7 @@ from api.validation.violation import Violation
 from api.validation.yamltext import Unreadable, section
 
 _PATH: Final = "tuning.config"
-_SECTIONS: Final = (
+SECTIONS: Final = (
     "ModelConfig",
     "QuantizationConfig",
     "LoraConfig",
@@ -36,16 +36,20 @@ def _problems(name: str, maps: Mapping[str, Obj | None], method: TuningMethod | 
     except Unreadable as error:
         yield str(error), "create it, or remove config: the method has a template of its own"
         return
-    if document is None:
-        return
+    if document is not None:
+        yield from problems(document, method)
+
+
+def problems(document: Mapping[str, Any], method: TuningMethod | None) -> Iterator[tuple[str, str]]:
+    """What is wrong with a parsed ``training_config.yaml``: ``(what, what to write instead)``."""
     config = document.get("training_config")
     if not isinstance(config, dict):
         yield "training_config is missing or no mapping", "it is the root of the file"
         return
     for key, value in config.items():
-        if key not in _SECTIONS:
-            meant = nearest(str(key), _SECTIONS)
-            hint = f"did you mean {meant}?" if meant else f"these are: {', '.join(_SECTIONS)}"
+        if key not in SECTIONS:
+            meant = nearest(str(key), SECTIONS)
+            hint = f"did you mean {meant}?" if meant else f"these are: {', '.join(SECTIONS)}"
             yield f"unknown section {str(key)[:60]} in training_config", hint
         elif value is not None and not isinstance(value, dict):
             yield f"section {key} is not a mapping", "write name: value lines"

@@ -37,10 +37,11 @@ def problem_of_url(text: str, *, private: bool = False) -> str | None:
         return "only http and https URLs are supported"
     if not host:
         return "it names no host"
-    return None if private else _problem_of_host(unicodedata.normalize("NFKC", host).lower().rstrip("."))
+    return None if private else problem_of_host(unicodedata.normalize("NFKC", host).lower().rstrip("."))
 
 
-def _problem_of_host(host: str) -> str | None:
+def problem_of_host(host: str) -> str | None:
+    """What is wrong with a host, a name in lower case or an address that a name resolved to."""
     if host == "localhost" or host.endswith(".localhost"):
         return f"{host} is the pod itself"
     if host in _METADATA:

@@ -12,14 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from api import keys
-from api.conditions import MACHINE_LAUNCHED, MACHINE_REGISTERED, is_true
+from api.conditions import is_true
 from controllers.machine import conditions
 from controllers.machine.initialization import initialization
 from controllers.machine.launch import launch
 from controllers.machine.liveness import liveness
-from controllers.machine.model import AddFinalizer, Mark, Observation, Phase, Plan
+from controllers.machine.model import AddFinalizer, DeleteMachine, Mark, Observation, Phase, Plan
 from controllers.machine.registration import registration
-from controllers.machine.termination import termination
+from controllers.machine.termination import drains, termination
 from manager.types import Obj
 
 
@@ -34,22 +34,36 @@ def decide(obs: Observation, now: datetime) -> Plan:
         # Alone and first: an instance without a finalizer on its Machine can be lost.
         return Plan(actions=(AddFinalizer(),), cloud=None, status=_stored(obs))
     launched = launch(obs, now)
-    is_launched = _holds(obs, MACHINE_LAUNCHED, launched.marks)
+    is_launched = _holds(obs, obs.kind.launched, launched.marks)
     registered = registration(obs, launched=is_launched)
-    is_registered = _holds(obs, MACHINE_REGISTERED, registered.marks)
-    initialized = initialization(obs, registered=is_registered)
+    is_registered = _holds(obs, obs.kind.registered, registered.marks)
+    initialized = initialization(obs, now, registered=is_registered)
     alive = liveness(obs, now, registered=is_registered)
-    return _plan(obs, now, (launched, registered, initialized, alive))
+    return _plan(obs, now, (launched, registered, initialized, alive, _follow_node(obs)))
 
 
 def needs_cloud(obs: Observation, now: datetime) -> bool:
-    """Whether this reconcile has to look the instance up: not when nothing depends on it, nor too soon."""
-    if obs.attempts.given_up or (obs.attempts.next_at is not None and obs.attempts.next_at > now):
+    """Whether this reconcile has to look the instance up: not when nothing depends on it, nor too soon.
+
+    Of a Machine that is being deleted the nodes and pods have to be in the observation already.
+    """
+    if obs.attempts.given_up or obs.wait(now):
         return False
     finalizers = obs.machine["metadata"].get("finalizers") or []
     if keys.TERMINATION_FINALIZER not in finalizers:
         return not obs.deleting
-    return obs.deleting or not is_true(obs.conditions, MACHINE_LAUNCHED)
+    if obs.deleting:
+        return not drains(obs, now)
+    return not is_true(obs.conditions, obs.kind.launched)
+
+
+def _follow_node(obs: Observation) -> Phase:
+    """Who deletes the node gives the whole of it up: it waits, by its finalizer, for the Machine's way out."""
+    for node in obs.nodes:
+        if node["metadata"].get("deletionTimestamp"):
+            note = f"node {node['metadata']['name']} is being deleted, and its Machine goes with it"
+            return Phase(actions=(DeleteMachine(str(obs.machine["metadata"]["uid"]), "NodeDeleted", note, False),))
+    return Phase()
 
 
 def _plan(obs: Observation, now: datetime, phases: Iterable[Phase]) -> Plan:
@@ -58,7 +72,14 @@ def _plan(obs: Observation, now: datetime, phases: Iterable[Phase]) -> Plan:
     status = _stored(obs)
     for phase in phases:
         status |= phase.status or {}
-    merged = conditions.merge(obs.conditions, marks, now)
+    merged = conditions.merge(
+        obs.conditions,
+        marks,
+        now,
+        kind=obs.kind,
+        generation=obs.machine["metadata"].get("generation"),
+        created=obs.created,
+    )
     # Empty fields stay out, as knative leaves them: old API servers take an empty string for a null.
     status["conditions"] = [
         {key: value for key, value in condition.to_obj().items() if value != ""} for condition in merged

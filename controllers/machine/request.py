@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from api import keys
+from api import catalog, keys
 from api.errors import InvalidQuantity
 from api.quantity import to_bytes
 from manager.types import Obj
@@ -76,3 +76,13 @@ def _owner(machine: Obj) -> Owner:
         kind=str(machine.get("kind") or "Machine"),
         created_at=datetime.fromisoformat(created) if created else None,
     )
+
+
+def wants_gpu(machine: Obj) -> bool:
+    """Whether the node is made for its NVIDIA GPUs: then it is of use only once they show."""
+    spec, labels = machine.get("spec") or {}, machine["metadata"].get("labels") or {}
+    known = next((sku for type_ in _required(spec, keys.INSTANCE_TYPE_LABEL) if (sku := catalog.sku(type_))), None)
+    if known is not None:
+        return known.gpus > 0 and known.gpu_model.startswith("NVIDIA")
+    asked = (*_required(spec, keys.MACHINE_TYPE_LABEL), labels.get(keys.MACHINE_TYPE_LABEL))
+    return keys.MACHINE_TYPE_GPU in asked

@@ -1,4 +1,4 @@
-"""The way out: the node is emptied, the instance goes, the node object goes, then the Machine.
+"""The way out: no pod comes any more, pods leave, the instance goes, the node object goes, then the Machine.
 
 In: a Machine that is being deleted, its instance, node and pods. Out: the next step only. Anything that is
 absent counts as done, so that the way out can be entered anywhere, any number of times. The finalizer falls
@@ -9,73 +9,83 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from api.conditions import READY
+from api import keys
+from api.conditions import DRAINED, INSTANCE_TERMINATING, READY, render_time
+from controllers.machine import drain
 from controllers.machine.model import (
+    Annotate,
     DeleteInstance,
     DeleteNode,
-    DeletePod,
     Mark,
     Observation,
-    PatchNode,
     Phase,
     RemoveFinalizer,
 )
-from manager.types import Obj
+from controllers.nodes import readiness
 from provisioner import InstanceState
+
+_LOOK = 1.0  # seconds between two looks at pods that leave
+_HELD = 5.0  # and at pods that may not
 
 
 def termination(obs: Observation, now: datetime) -> Phase:
     """One step towards nothing being left."""
+    if drains(obs, now):
+        return _drain(obs, now)
     if obs.cloud_error is not None:
         error = obs.cloud_error
-        delay = max(0.0, (obs.attempts.next_at - now).total_seconds()) if obs.attempts.next_at else 0.0
         mark = _not_ready(error.reason, f"the instance cannot be deleted: {error.message}. {error.next_step}")
-        return Phase(marks=(mark,), requeue_after=delay or obs.poll_interval)
+        return Phase(marks=(mark,), requeue_after=obs.wait(now) or obs.poll_interval)
     if not obs.asked:
-        wait = (obs.attempts.next_at - now).total_seconds() if obs.attempts.next_at else obs.poll_interval
-        return Phase(requeue_after=max(wait, 0.0) or obs.poll_interval)
-    # A pod that runs somewhere is drained; one whose machine is gone cannot be, and goes with its node.
-    running = obs.instance is not None and obs.instance.state is not InstanceState.DELETING
-    if running and (drain := _drain(obs, now)):
-        return drain
+        return Phase(requeue_after=obs.wait(now) or obs.poll_interval)
     if obs.instance is not None:
-        mark = _not_ready("InstanceDeleting", f"the cloud is deleting instance {obs.instance.name}")
+        going = obs.instance.state is InstanceState.DELETING
+        message = f"the cloud is deleting instance {obs.instance.name}"
+        marks = [_not_ready("InstanceDeleting", message)]
+        if not obs.kind.knative:
+            marks += [Mark(DRAINED, "True"), Mark(INSTANCE_TERMINATING, "True", "", message)]
         return Phase(
-            marks=(mark,),
-            cloud=DeleteInstance() if running else None,
-            requeue_after=obs.poll_interval,
+            marks=tuple(marks), cloud=None if going else DeleteInstance(), requeue_after=obs.poll_interval
         )
     nodes = tuple(DeleteNode(node["metadata"]["name"], node["metadata"]["uid"]) for node in obs.nodes)
     return Phase(actions=(*nodes, RemoveFinalizer()))
 
 
-def _drain(obs: Observation, now: datetime) -> Phase | None:
-    """Keep the instance alive while pods leave it; None when it may go."""
-    since = datetime.fromisoformat(obs.machine["metadata"]["deletionTimestamp"])
-    left = obs.limits.drain - (now - since).total_seconds()
-    pods = [pod for pod in obs.pods if _must_leave(pod)]
-    if not pods or left <= 0:
-        return None
-    cordon = tuple(
-        PatchNode(node["metadata"]["name"], {"spec": {"unschedulable": True}})
-        for node in obs.nodes
-        if not (node.get("spec") or {}).get("unschedulable")
-    )
-    asked = tuple(
-        DeletePod(pod["metadata"]["namespace"], pod["metadata"]["name"], pod["metadata"]["uid"])
-        for pod in pods
-        if not pod["metadata"].get("deletionTimestamp")
-    )
-    mark = _not_ready("Draining", f"{len(pods)} pods have to leave the node")
-    return Phase(marks=(mark,), actions=(*cordon, *asked), requeue_after=min(left, obs.poll_interval))
+def drains(obs: Observation, now: datetime) -> bool:
+    """Whether the node lives and is not empty yet; until then nothing is asked of the cloud.
 
-
-def _must_leave(pod: Obj) -> bool:
-    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+    A pod that runs somewhere is drained; one whose machine is gone cannot be, and goes with its node.
+    """
+    if not obs.nodes or now >= drain.deadline(obs):
         return False
-    # A DaemonSet's pod comes straight back, and a static pod belongs to its node.
-    owners = {owner.get("kind") for owner in pod["metadata"].get("ownerReferences") or []}
-    return not owners & {"DaemonSet", "Node"}
+    if obs.asked:
+        alive = obs.instance is not None and obs.instance.state is not InstanceState.DELETING
+    else:
+        alive = any(readiness(node)[0] for node in obs.nodes)
+    return alive and (any(map(drain.cordon, obs.nodes)) or bool(drain.leaving(obs.pods, now)))
+
+
+def _drain(obs: Observation, now: datetime) -> Phase:
+    by = obs.kind.going_by(obs.machine)
+    annotations = obs.machine["metadata"].get("annotations") or {}
+    promise: tuple[Annotate, ...] = ()
+    if by is not None and keys.NODECLAIM_TERMINATION_TIMESTAMP not in annotations:
+        promise = (Annotate({keys.NODECLAIM_TERMINATION_TIMESTAMP: render_time(by)}),)
+    pods = drain.leaving(obs.pods, now)
+    # Cordoned first, and the pods looked at once more after it: one may have come in between.
+    cordons = tuple(patch for node in obs.nodes if (patch := drain.cordon(node)) is not None)
+    asked = () if cordons else drain.requests(obs, pods, now)
+    message = drain.told(obs, pods, now) if pods else "the node takes no more pods"
+    marks = [_not_ready("Draining", message)]
+    if not obs.kind.knative:
+        marks.append(Mark(DRAINED, "Unknown", "Draining", message))
+    left = (drain.deadline(obs) - now).total_seconds()
+    look = _HELD if obs.blocked else _LOOK
+    return Phase(
+        marks=tuple(marks),
+        actions=(*promise, *cordons, *asked),
+        requeue_after=min(left, look, obs.poll_interval),
+    )
 
 
 def _not_ready(reason: str, message: str) -> Mark:

@@ -1,8 +1,8 @@
 """One reconcile of a Workspace, decided.
 
-In: an observation and the time. Out: a plan: actions in order, and the status. Pure and synchronous; the
-command line asks the same function, so it cannot disagree with the operator. What the API server refused while
-the plan was carried out comes back as a failure in the observation, and the status is decided anew with it.
+In: an observation and the time. Out: a plan: actions in order, and the status. Pure and synchronous; the command
+line asks the same function, so it cannot disagree with the operator. What the API server refused while the plan
+was carried out comes back as a failure in the observation, and the status is decided anew with it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from api import keys
 from api.conditions import INFERENCE_READY, JOB_STARTED, RESOURCE_READY, Status
 from api.reasons import Cause, Reason
 from controllers.workspace.deletion import deletion
-from controllers.workspace.inference_status import conflict, inference_finding
+from controllers.workspace.findings import Finding
+from controllers.workspace.inference_status import inference_finding
 from controllers.workspace.machines import machine_body
 from controllers.workspace.model import (
     Action,
     AddFinalizer,
-    Apply,
     CreateMachine,
     LabelNode,
     Observation,
@@ -26,15 +26,11 @@ from controllers.workspace.model import (
     Why,
 )
 from controllers.workspace.nodes import Selection, select
-from controllers.workspace.owned import is_applied, with_fingerprint
-from controllers.workspace.resource_status import Finding, resource_findings
-from controllers.workspace.service import service
+from controllers.workspace.pace import asking, look_again
+from controllers.workspace.resource_status import next_limit, resource_findings
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
-from controllers.workspace.workload import deployment
-from manager.resources import DEPLOYMENTS, SERVICES
-
-CONFLICT_RETRY = 30.0  # seconds; nothing tells us when somebody else's object goes
+from controllers.workspace.workload.steps import workload_steps
 
 
 def decide(obs: Observation, now: datetime) -> Plan:
@@ -44,20 +40,23 @@ def decide(obs: Observation, now: datetime) -> Plan:
     held = keys.WORKSPACE_FINALIZER in (obs.obj["metadata"].get("finalizers") or [])
     # First of all: a Machine of a Workspace without a finalizer can be left behind.
     first: tuple[Action, ...] = () if held else (AddFinalizer(),)
-    target = target_of(obs)
+    target = target_of(obs, now)
     if isinstance(target, Cause):
         return Plan(actions=first, status=_refused_status(obs, target, now))
-    selection = select(obs, target)
-    resource = resource_findings(obs, target, selection)
+    selection = select(obs, target, now)
+    resource = resource_findings(obs, target, selection, now)
     resource_ready = resource[-1].status == Status.TRUE
-    parts = (*resource, inference_finding(obs))
+    workload = workload_steps(obs, target, nodes_ready=resource_ready)
+    parts = (*resource, inference_finding(workload.told(obs), now))
     actions = (
         *first,
         *_node_actions(obs, target, selection),
-        *(_workload_actions(obs, target) if resource_ready or obs.owns(obs.deployment) else ()),
+        *workload.actions,
     )
     status = status_of(obs, (*parts, *whole(parts[1:])), now, nodes=selection.nodes, count=target.count)
-    return Plan(actions, status, CONFLICT_RETRY if conflict(obs) else None)
+    times = (workload.retry, look_again(obs, now), next_limit(obs, target, selection, now))
+    again = min((seconds for seconds in times if seconds is not None), default=None)
+    return Plan(actions, status, again, workload.outdated, ask=asking(obs), findings=parts)
 
 
 def _node_actions(obs: Observation, target: Target, selection: Selection) -> tuple[Action, ...]:
@@ -73,28 +72,14 @@ def _node_actions(obs: Observation, target: Target, selection: Selection) -> tup
     return (*create, *label)
 
 
-def _workload_actions(obs: Observation, target: Target) -> tuple[Action, ...]:
-    if conflict(obs):
-        return ()
-    actions: list[Action] = []
-    if target.template is None:  # what a template serves, and where, only its author knows
-        wanted = with_fingerprint(service(obs))
-        if not is_applied(wanted, obs.service):
-            actions.append(Apply(SERVICES, wanted))
-    wanted = with_fingerprint(deployment(obs, target))
-    if not is_applied(wanted, obs.deployment):
-        actions.append(Apply(DEPLOYMENTS, wanted))
-    return tuple(actions)
-
-
 def _refused_status(obs: Observation, cause: Cause, now: datetime) -> dict[str, object]:
     """Nothing is made for it; what runs already is told as it is."""
     why = Why.of(cause)
     findings: list[Finding] = []
     if cause.reason == Reason.TUNING_NOT_SUPPORTED:
         findings.append(Finding(JOB_STARTED, Status.FALSE, why))
-    elif obs.owns(obs.deployment):
-        findings += [Finding(RESOURCE_READY, Status.UNKNOWN, why), inference_finding(obs)]
+    elif obs.workload is not None:
+        findings += [Finding(RESOURCE_READY, Status.UNKNOWN, why), inference_finding(obs, now)]
     else:
         findings += [
             Finding(RESOURCE_READY, Status.FALSE, why),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from api.conditions import (
+    ADAPTERS_READY,
     INFERENCE_READY,
     RESOURCE_READY,
     WORKSPACE_DELETING,
@@ -19,24 +20,9 @@ from api.conditions import (
     find,
 )
 from api.reasons import Reason
+from controllers.workspace.findings import passes
 
-_MILESTONES = (RESOURCE_READY, INFERENCE_READY, WORKSPACE_READY, WORKSPACE_DELETING)
-
-# What only takes time; everything else that blocks is worth a warning.
-_PROGRESS = frozenset(
-    {
-        Reason.CONTAINER_STARTING,
-        Reason.CREATE_MACHINE_PENDING,
-        Reason.DELETING,
-        Reason.MACHINE_CREATING,
-        Reason.MACHINE_DELETING,
-        Reason.MACHINE_NOT_REGISTERED,
-        Reason.NODES_PENDING,
-        Reason.POD_PENDING,
-        Reason.WAITING_FOR_RESOURCE,
-        Reason.WORKLOAD_PENDING,
-    }
-)
+_MILESTONES = (RESOURCE_READY, INFERENCE_READY, ADAPTERS_READY, WORKSPACE_READY, WORKSPACE_DELETING)
 
 
 class Event(NamedTuple):
@@ -55,8 +41,11 @@ def transitions(before: Sequence[Condition], after: Sequence[Condition]) -> Iter
             continue
         if item.status == Status.TRUE:
             yield Event("Normal", item.reason, item.message)
+        elif item.type == ADAPTERS_READY and item.status == Status.FALSE:
+            failed = item.reason == Reason.ADAPTER_FAILED
+            yield Event("Warning" if failed else "Normal", item.reason, item.message)
         elif item.type == WORKSPACE_READY:
             # A fault of a node or pod that was fine before is a warning, whatever its name.
             lost = old is not None and old.status == Status.TRUE
-            kind: Literal["Normal", "Warning"] = "Normal" if item.reason in _PROGRESS and not lost else "Warning"
+            kind: Literal["Normal", "Warning"] = "Normal" if passes(item.reason) and not lost else "Warning"
             yield Event(kind, item.reason, item.message)

@@ -1,68 +1,32 @@
 """Whether the endpoint of a Workspace answers, and what is in the way.
 
-In: the stored Deployment and its pods. Out: the condition ``InferenceReady`` as a finding. Pure. A Deployment
-counts only when its controller has seen the current generation and all replicas of it are ready; readiness
-that was reached once and lost is lost.
+In: the stored workload, its pods and what they say. Out: the condition ``InferenceReady`` as a finding. Pure.
+Readiness that was reached once and lost is lost. Of several causes the most urgent is told.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from api.conditions import INFERENCE_READY, Status
 from api.reasons import Cause, Reason
+from controllers.workspace.findings import Finding, urgency
 from controllers.workspace.model import Observation, Why
 from controllers.workspace.pods import diagnose
-from controllers.workspace.resource_status import Finding
-from manager.types import Obj
+from controllers.workspace.rollout import refused, unfinished
 
 
-def inference_finding(obs: Observation) -> Finding:
+def inference_finding(obs: Observation, now: datetime) -> Finding:
     """``InferenceReady``, with upstream's words where all is well."""
     failed = next((item.why for item in obs.failures if item.condition == INFERENCE_READY), None)
     if failed is not None:
         return Finding(INFERENCE_READY, Status.FALSE, failed)
-    if foreign := conflict(obs):
-        return Finding(INFERENCE_READY, Status.FALSE, Why.of(foreign))
-    if obs.deployment is None:
+    if obs.workload is None:
         return Finding(INFERENCE_READY, Status.FALSE, Why.of(Cause(Reason.WAITING_FOR_RESOURCE)))
-    if is_ready(obs.deployment):
+    pending = unfinished(obs.workload, obs.pods)
+    if pending is None:
         return Finding(INFERENCE_READY, Status.TRUE, Why.of(Cause(Reason.INFERENCE_SUCCESS)))
-    cause = diagnose(obs.pods) or _refused(obs.deployment) or _pending(obs.deployment)
-    return Finding(INFERENCE_READY, Status.FALSE, Why.of(cause))
-
-
-def conflict(obs: Observation) -> Cause | None:
-    """An object of the needed name that belongs to somebody else; it is never taken over."""
-    for kind, stored in (("Deployment", obs.deployment), ("Service", obs.service)):
-        if stored is not None and not obs.owns(stored):
-            return Cause(Reason.WORKLOAD_CONFLICT, {"kind": kind, "name": obs.name})
-    return None
-
-
-def is_ready(deployment: Obj) -> bool:
-    """Whether every replica of the current generation is ready."""
-    status = deployment.get("status") or {}
-    wanted = _wanted(deployment)
-    current = (status.get("observedGeneration") or 0) >= (deployment["metadata"].get("generation") or 0)
-    return (
-        current
-        and (status.get("updatedReplicas") or 0) >= wanted
-        and (status.get("readyReplicas") or 0) >= wanted
-        and (status.get("replicas") or 0) <= wanted  # an old replica may still be the ready one
-    )
-
-
-def _refused(deployment: Obj) -> Cause | None:
-    for condition in (deployment.get("status") or {}).get("conditions") or []:
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            return Cause(Reason.REPLICAS_REFUSED, {"message": str(condition.get("message") or "")})
-    return None
-
-
-def _pending(deployment: Obj) -> Cause:
-    ready = (deployment.get("status") or {}).get("readyReplicas") or 0
-    return Cause(Reason.WORKLOAD_PENDING, {"ready": ready, "wanted": _wanted(deployment)})
-
-
-def _wanted(deployment: Obj) -> int:
-    replicas = (deployment.get("spec") or {}).get("replicas")
-    return 1 if replicas is None else int(replicas)
+    nodes = {str(node["metadata"]["name"]): node for node in obs.nodes}
+    causes = [diagnose(obs.pods, nodes, obs.reports, now), refused(obs.workload), pending]
+    told = min((item for item in causes if item), key=lambda item: urgency(str(item.reason)))
+    return Finding(INFERENCE_READY, Status.FALSE, Why.of(told))

@@ -1,7 +1,7 @@
 """What all objects of a Workspace have in common, and whether a stored object still is what was asked for.
 
-In: desired and stored objects. Out: metadata, or a yes or no. Pure. A fingerprint of the desired object is kept
-on the stored one: a comparison field by field alone would not see that a field is no longer wanted.
+In: desired and stored objects. Out: metadata, or a yes or no. Pure. A fingerprint of the desired object is kept on
+the stored one: a comparison field by field alone would not see that a field is no longer wanted.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from typing import Any
 
 from api import keys
 from controllers.resources import WORKSPACES
+from controllers.workspace.children import FINGERPRINT
 from controllers.workspace.model import Observation
 from manager.types import Obj
 
-FINGERPRINT = "kaito.sh/applied-hash"
 
-
-def owned_metadata(obs: Observation) -> Obj:
+def owned_metadata(obs: Observation, suffix: str = "") -> Obj:
     """Name, labels and the owner reference by which the object goes with its Workspace."""
     return {
-        "name": obs.name,
+        "name": obs.name + suffix,
         "namespace": obs.namespace,
         "labels": {keys.WORKSPACE_LABEL: obs.name},
         "ownerReferences": [
@@ -39,11 +38,18 @@ def owned_metadata(obs: Observation) -> Obj:
 
 def with_fingerprint(desired: Obj) -> Obj:
     """The desired object with its own fingerprint as an annotation."""
-    text = json.dumps(desired, sort_keys=True, separators=(",", ":"))
-    mark = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return annotated(desired, {FINGERPRINT: digest(desired)[:16]})
+
+
+def annotated(desired: Obj, more: dict[str, str]) -> Obj:
+    """The object with further annotations."""
     meta = desired["metadata"]
-    annotations = {**(meta.get("annotations") or {}), FINGERPRINT: mark}
-    return {**desired, "metadata": {**meta, "annotations": annotations}}
+    return {**desired, "metadata": {**meta, "annotations": {**(meta.get("annotations") or {}), **more}}}
+
+
+def digest(value: Any) -> str:
+    """The sha256, in hex, of a JSON value; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def is_applied(desired: Obj, stored: Obj | None) -> bool:

@@ -1,40 +1,52 @@
 """The Workspace controller's loop: observe, decide, act, once for each key.
 
-In: the key of a Workspace. Out: Machines, node labels, the Service and the Deployment, and the status when it
-changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a change of
-an object that is watched. All that is remembered between two reconciles is what the API server answered to the
-last write, until the cache shows it, so that a lagging cache makes neither a second write nor a second event.
+In: the key of a Workspace. Out: Machines, node labels, the workload with all that belongs to it, and the status
+when it changed. The API server owns all state, and nothing is waited for: every step that takes time ends in a
+change of an object that is watched, or in a pod's answer. All that is remembered between two reconciles is what
+the API server answered to the last write, until the cache shows it, so that a lagging cache makes neither a second
+write nor a second event; what pods said last; and how long such stages took, for estimates.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from api import keys
-from api.conditions import INFERENCE_READY, MACHINE_READY, conditions_of
+from api.conditions import INFERENCE_READY, conditions_of
 from api.reasons import Cause, Reason
 from api.validation import DEFAULT, Switches
-from controllers.resources import MACHINES, WORKSPACES
+from controllers.resources import WORKSPACES
+from controllers.workspace.claims import Claims
 from controllers.workspace.decide import decide
 from controllers.workspace.events import transitions
+from controllers.workspace.history import History
 from controllers.workspace.model import (
+    DEFAULT_RULES,
     Action,
     AddFinalizer,
+    Annotate,
     Apply,
     CreateMachine,
     DeleteMachine,
     DeleteOwned,
     Failure,
     LabelNode,
+    NodeRules,
     Observation,
     RemoveFinalizer,
     Why,
 )
+from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from controllers.workspace.observe import Stores, observe
+from controllers.workspace.podreader import Reports
+from controllers.workspace.recreations import Recreations
+from controllers.workspace.sharing import claim_of, key_of
+from controllers.workspace.stages import completed, kind_of
 from controllers.workspace.status import is_written
+from controllers.workspace.upgrade import RETRY, UpgradeGate
 from manager.client import Client
 from manager.errors import AlreadyExists, ApiError, Conflict, NotFound
 from manager.events import EventRecorder
@@ -59,7 +71,16 @@ class WorkspaceReconciler:
     clock: Callable[[], datetime]
     registry: str
     own: OwnWrites
+    gate: UpgradeGate
+    wake: Callable[[str], Awaitable[None]]
     switches: Switches = DEFAULT
+    operator: str = ""
+    node_api: NodeApi = MACHINE_API
+    rules: NodeRules = DEFAULT_RULES
+    claims: Claims = field(default_factory=Claims)
+    recreations: Recreations = field(default_factory=Recreations)
+    reports: Reports | None = None
+    history: History = field(default_factory=History)
 
     async def reconcile(self, request: Request) -> Result:
         """Move one Workspace one step nearer to serving, or to being gone.
@@ -70,16 +91,42 @@ class WorkspaceReconciler:
         cached = self.stores.workspaces.get(request.name, request.namespace)
         if cached is None:
             self.own.forget(str(request))
+            self.gate.forget(str(request))
+            await self._wake()
+            self.claims.forget(key_of(request.namespace, request.name))
+            self.recreations.forget(key_of(request.namespace, request.name))
+            if self.reports is not None:
+                self.reports.forget(request)
             return Result()
         obj = self.own.newest(str(request), cached)
-        obs = await observe(self.client, self.stores, obj, self.registry, self.switches)
+        obs = await observe(
+            self.client,
+            self.stores,
+            obj,
+            self.registry,
+            self.switches,
+            node_api=self.node_api,
+            rules=self.rules,
+            decided=self.claims,
+            recreations=self.recreations,
+            operator=self.operator,
+        )
+        obs = self._remembering(request, obs)
         plan = decide(obs, self.clock())
+        # No await since the world was read, so nobody else has chosen the same nodes meanwhile.
+        self.claims.note(claim_of(obj), plan.status.get("workerNodes") or ())
+        if self.reports is not None:
+            self.reports.ask(request, plan.ask)
+        self.gate.settle(str(request), obs, outdated=plan.outdated)
+        if plan.outdated and self.gate.enter(str(request)):
+            obs = replace(obs, children=replace(obs.children, upgrade=True))
+            plan = decide(obs, self.clock())
         refused: list[tuple[Failure, ApiError]] = []
         for action in plan.actions:
             try:
                 await self._carry_out(obs, action)
             except ApiError as error:
-                failure = _failure(action, error)
+                failure = _failure(obs, action, error)
                 if failure is None:
                     raise
                 refused.append((failure, error))
@@ -88,9 +135,22 @@ class WorkspaceReconciler:
             obs = replace(obs, failures=tuple(failure for failure, _ in refused))
             status = decide(obs, self.clock()).status
         await self._write_status(obs, status)
+        await self._wake()
         if refused:
             raise refused[0][1]
-        return Result(requeue_after=plan.requeue_after)
+        waits = RETRY if plan.outdated and self.gate.enabled else None
+        return Result(requeue_after=plan.requeue_after or waits)
+
+    def _remembering(self, request: Request, obs: Observation) -> Observation:
+        """The observation with what pods have said and what such Workspaces took before."""
+        kind = kind_of(obs)
+        self.history.record(kind, completed(obs))
+        reports = self.reports.known(request, obs.pods) if self.reports is not None else {}
+        return replace(obs, reports=reports, past=self.history.past(kind))
+
+    async def _wake(self) -> None:
+        if due := self.gate.due():
+            await self.wake(due)
 
     async def _carry_out(self, obs: Observation, action: Action) -> None:
         match action:
@@ -106,19 +166,26 @@ class WorkspaceReconciler:
                 log.info("applying kind=%s workspace=%s/%s", resource.kind, obs.namespace, obs.name)
                 await self.client.apply(resource, body, field_manager=FIELD_MANAGER)
             case DeleteMachine(name, uid):
-                log.info("deleting machine=%s workspace=%s/%s", name, obs.namespace, obs.name)
-                await self._delete(MACHINES, name, None, uid)
-            case DeleteOwned(resource, uid):
-                await self._delete(resource, obs.name, obs.namespace, uid)
+                log.info(
+                    "deleting kind=%s machine=%s workspace=%s/%s", obs.node_api.kind, name, obs.namespace, obs.name
+                )
+                await self._delete(obs.node_api.resource, name, None, uid)
+            case DeleteOwned(resource, uid, name):
+                await self._delete(resource, name or obs.name, obs.namespace, uid)
+            case Annotate(resource, name, annotations):
+                body = {"metadata": {"annotations": dict(annotations)}}
+                await self.client.patch(resource, name, body, namespace=obs.namespace)
 
     async def _create_machine(self, obs: Observation, body: Obj) -> None:
         name = body["metadata"]["name"]
         try:
-            await self.client.create(MACHINES, body)
+            await self.client.create(obs.node_api.resource, body)
         except AlreadyExists:
             return  # made by an earlier reconcile that the cache has not caught up with
-        log.info("created machine=%s workspace=%s/%s", name, obs.namespace, obs.name)
-        self.recorder.event(obs.obj, "Normal", "MachineCreated", f"Created Machine {name}")
+        self.recreations.made(key_of(obs.namespace, obs.name), name, self.clock())
+        kind = obs.node_api.kind
+        log.info("created kind=%s machine=%s workspace=%s/%s", kind, name, obs.namespace, obs.name)
+        self.recorder.event(obs.obj, "Normal", obs.node_api.created, f"Created {kind} {name}")
 
     async def _delete(self, resource: Resource, name: str, namespace: str | None, uid: str) -> None:
         try:
@@ -152,15 +219,15 @@ class WorkspaceReconciler:
             self.recorder.event(obs.obj, event.type, event.reason, event.note)
 
 
-def _failure(action: Action, error: ApiError) -> Failure | None:
+def _failure(obs: Observation, action: Action, error: ApiError) -> Failure | None:
     """Which condition tells this refusal; None where only trying again helps."""
     text = f"{error.reason}: {error.message}"
     match action:
         case CreateMachine(body):
             facts = {"machine": body["metadata"]["name"], "error": text}
-            return Failure(MACHINE_READY, Why.of(Cause(Reason.MACHINE_CREATION_FAILED, facts)))
+            return Failure(obs.node_api.condition, Why.of(Cause(obs.node_api.refused, facts)))
         case LabelNode() if not isinstance(error, NotFound | Conflict):
-            return Failure(MACHINE_READY, Why.of(Cause(Reason.RECONCILE_FAILED, {"error": text})))
+            return Failure(obs.node_api.condition, Why.of(Cause(Reason.RECONCILE_FAILED, {"error": text})))
         case Apply() if not isinstance(error, Conflict):
             return Failure(INFERENCE_READY, Why.of(Cause(Reason.RECONCILE_FAILED, {"error": text})))
     return None

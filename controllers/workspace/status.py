@@ -12,6 +12,7 @@ from datetime import datetime
 
 from api.conditions import (
     INFERENCE_READY,
+    JOB_STARTED,
     RESOURCE_READY,
     WORKSPACE_READY,
     WORKSPACE_SUCCEEDED,
@@ -23,8 +24,10 @@ from api.conditions import (
 )
 from api.reasons import Cause, Reason
 from api.v1alpha1 import WorkspaceState
+from controllers.workspace.adapters_status import adapters_finding, observed_adapters, wanted_adapters
+from controllers.workspace.eta import eta
+from controllers.workspace.findings import Finding, blocking, passes
 from controllers.workspace.model import Observation, Why
-from controllers.workspace.resource_status import Finding
 from manager.types import Obj
 
 MAX_MESSAGE = 1024  # characters; the API allows 32768, a terminal does not
@@ -38,7 +41,11 @@ def status_of(
     nodes: Iterable[Obj] = (),
     count: int | None = None,
 ) -> Obj:
-    """The whole status that we write; fields of others are not in it."""
+    """The whole status that we write; fields of others are not in it. What nobody looked at now stays as it is."""
+    wanted_list = wanted_adapters(obs)
+    entries = observed_adapters(obs, wanted_list)
+    told = adapters_finding(entries, wanted_list)
+    findings = [*findings, told] if told is not None else findings
     generation = int(obs.obj["metadata"].get("generation") or 0)
     stored = conditions_of(obs.obj)
     wanted = {item.type for item in findings}
@@ -47,18 +54,23 @@ def status_of(
         message = item.why.message[:MAX_MESSAGE]
         new = Condition(item.type, str(item.status), item.why.reason, message, observed_generation=generation)
         result = set_condition(result, new, now.replace(microsecond=0))
+    blocked = blocking(findings)
+    wait = eta(obs, now) if blocked is not None and passes(blocked.why.reason) else None
     return {
         "observedGeneration": generation,
         "workerNodes": sorted(node["metadata"]["name"] for node in nodes),
-        "targetNodeCount": count,
+        "targetNodeCount": count or (obs.obj.get("status") or {}).get("targetNodeCount"),
         "state": _state(obs, findings),
+        "eta": _patched(wait, (obs.obj.get("status") or {}).get("eta")),
+        "adapters": entries,
         "conditions": [item.to_obj() for item in result],
     }
 
 
 def whole(parts: Sequence[Finding], blocked_by: Why | None = None) -> tuple[Finding, ...]:
-    """``WorkspaceReady`` and ``WorkspaceSucceeded``: True when every part is, else the first part that is not."""
-    why = blocked_by or next((part.why for part in parts if part.status != Status.TRUE), None)
+    """``WorkspaceReady`` and ``WorkspaceSucceeded``: True when every part is, else what blocks most urgently."""
+    found = blocking(parts)
+    why = blocked_by or (found.why if found else None)
     if why is None:
         return (
             Finding(WORKSPACE_READY, Status.TRUE, Why.of(Cause(Reason.WORKSPACE_READY))),
@@ -73,8 +85,17 @@ def is_written(status: Obj, stored: Obj | None) -> bool:
     return all(have.get(key) == value for key, value in status.items() if value or have.get(key))
 
 
+def _patched(new: Obj | None, stored: Obj | None) -> Obj | None:
+    """The object as a merge patch: what is no longer said is taken away."""
+    if new is None:
+        return None
+    return {**{key: None for key in stored or {} if key not in new}, **new}
+
+
 def _state(obs: Observation, findings: Sequence[Finding]) -> str:
     by_type = {item.type: item.status for item in findings}
+    if obs.workspace is not None and obs.workspace.tuning is not None:
+        return str(_tuning_state(findings))
     if by_type.get(RESOURCE_READY) == Status.TRUE == by_type.get(INFERENCE_READY):
         return str(WorkspaceState.READY)
     before = (obs.obj.get("status") or {}).get("state")
@@ -84,3 +105,15 @@ def _state(obs: Observation, findings: Sequence[Finding]) -> str:
     ):
         return str(WorkspaceState.NOT_READY)
     return str(WorkspaceState.PENDING)
+
+
+def _tuning_state(findings: Sequence[Finding]) -> WorkspaceState:
+    found = {item.type: item for item in findings}
+    done, started = found.get(WORKSPACE_SUCCEEDED), found.get(JOB_STARTED)
+    if done is not None and done.status == Status.TRUE:
+        return WorkspaceState.SUCCEEDED
+    if started is not None and started.status == Status.TRUE:
+        return WorkspaceState.RUNNING
+    if done is not None and done.why.reason == Reason.WORKSPACE_FAILED:
+        return WorkspaceState.FAILED
+    return WorkspaceState.PENDING

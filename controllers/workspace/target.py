@@ -7,16 +7,28 @@ refused here costs nobody a GPU node; what exists for it already is left alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from api import catalog, keys
 from api.catalog import Preset
+from api.catalog.hub import unlisted
 from api.errors import UnknownPreset
 from api.reasons import Cause, Reason
 from api.v1alpha1 import InferenceSpec, Workspace
 from api.validation import World, judge, shortened
+from api.validation.inference import is_hub_id
+from controllers.workspace.kinds import NodeKind, node_kind
+from controllers.workspace.layout import Layout
 from controllers.workspace.model import Observation
+from manager.types import Obj
 
+_SPOT: Obj = {
+    "key": keys.SPOT_TAINT_KEY,
+    "operator": "Equal",
+    "value": keys.SPOT_TAINT_VALUE,
+    "effect": "NoSchedule",
+}
 _PLACEHOLDER = "_HERE"  # the samples mark what a user must fill in with such a word
 
 
@@ -27,8 +39,10 @@ class Target:
     Attributes:
         labels: the label selector as a plain map.
         instance_type: None when only nodes that exist are to be used.
-        gpus: GPUs for each pod; 0 for a template, whose author asks for them himself.
         needs_gpu_nodes: a chosen node must show GPUs.
+        only: names of the nodes that may be chosen; None: the instance type alone decides.
+        layout: nodes, GPUs and parallelism; the workload is built from it.
+        tolerations: what its pods must tolerate beyond what every pod of ours does.
     """
 
     workspace: Workspace
@@ -36,27 +50,36 @@ class Target:
     preset: Preset | None
     template: dict[str, Any] | None
     labels: dict[str, str]
-    count: int
     instance_type: str | None
-    gpus: int
     needs_gpu_nodes: bool
+    layout: Layout
     image: str = ""
+    only: frozenset[str] | None = None
+    tolerations: tuple[Obj, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Nodes, and pods."""
+        return self.layout.nodes
+
+    @property
+    def gpus(self) -> int:
+        """GPUs for each pod; 0 for a template."""
+        return self.layout.gpus_per_node
 
 
-def target_of(obs: Observation) -> Target | Cause:
+def target_of(obs: Observation, now: datetime) -> Target | Cause:
     """The target, or the first thing that stands in its way."""
     workspace = obs.workspace
     if workspace is None:
         return Cause(Reason.INVALID_SPEC, {"problems": obs.problem})
     inference = workspace.inference
-    if workspace.tuning is not None and inference is None and obs.owns(obs.deployment):
+    if workspace.tuning is not None and inference is None and obs.deployed:
         # With a webhook this edit is refused; without one, what runs must not be torn down by it.
         return Cause(Reason.KIND_TOGGLED, {"field": "inference"})
-    name = workspace.preset.name if workspace.preset else ""
-    try:
-        preset = catalog.preset(name) if name else None
-    except UnknownPreset as error:
-        return Cause(Reason.UNKNOWN_PRESET, {"preset": name}, error.next_step)
+    preset = _preset(obs, workspace)
+    if isinstance(preset, Cause):
+        return preset
     verdict = judge(obs.obj, switches=obs.switches, world=World(nodes=obs.nodes))
     if not verdict.admitted:
         problems = "; ".join(str(item) for item in shortened(verdict.violations))
@@ -66,47 +89,54 @@ def target_of(obs: Observation) -> Target | Cause:
     labels = workspace.resource.label_selector.as_labels()
     if inference is None or labels is None:  # the validation has refused both; this tells the type checker
         return Cause(Reason.INVALID_SPEC, {"problems": "inference and a plain labelSelector are required"})
-    if refused := _not_yet(inference, preset, workspace.resource.count or 1):
+    if refused := _not_yet(inference):
         return refused
-    return _target(obs, workspace, inference, preset, labels)
+    kind = node_kind(obs, workspace, preset, now)
+    return kind if isinstance(kind, Cause) else _target(obs, workspace, inference, preset, labels, kind)
+
+
+def _preset(obs: Observation, workspace: Workspace) -> Preset | Cause | None:
+    name = workspace.preset.name if workspace.preset else ""
+    try:
+        return catalog.preset(name) if name else None
+    except UnknownPreset as error:
+        if workspace.inference is not None and obs.switches.hub_models and is_hub_id(name):
+            return unlisted(name)
+        return Cause(Reason.UNKNOWN_PRESET, {"preset": name}, error.next_step)
 
 
 def _target(
-    obs: Observation, workspace: Workspace, inference: InferenceSpec, preset: Preset | None, labels: dict[str, str]
+    obs: Observation,
+    workspace: Workspace,
+    inference: InferenceSpec,
+    preset: Preset | None,
+    labels: dict[str, str],
+    kind: NodeKind,
 ) -> Target:
-    resource = workspace.resource
-    known = catalog.sku(resource.instance_type) if resource.instance_type else None
-    if known is not None:
-        gpu_nodes = known.gpus > 0
-    else:
-        # No type, or one that the catalogue does not list: a preset needs GPUs, and so does the N family.
-        gpu_nodes = preset is not None or "Standard_N" in (resource.instance_type or "")
     options = inference.preset.preset_options if inference.preset else None
     image = (options.image if options else None) or (preset.image_ref(obs.registry) if preset else "")
+    spot = workspace.metadata.annotations.get(keys.CAPACITY_TYPE) == keys.SPOT
     return Target(
         workspace=workspace,
         inference=inference,
         preset=preset,
         template=inference.template,
         labels=labels,
-        count=resource.count or 1,
-        instance_type=known.instance_type if known else resource.instance_type,  # nodes bear the cloud's spelling
-        gpus=preset.gpu_count if preset else 0,
-        needs_gpu_nodes=gpu_nodes,
+        instance_type=kind.instance_type,
+        needs_gpu_nodes=kind.gpu_nodes,
+        layout=kind.layout,
         image=image,
+        only=kind.only,
+        tolerations=(_SPOT,) if spot else (),
     )
 
 
-def _not_yet(inference: InferenceSpec, preset: Preset | None, count: int) -> Cause | None:
+def _not_yet(inference: InferenceSpec) -> Cause | None:
     for index, adapter in enumerate(inference.adapters):
         image = (adapter.source.image if adapter.source else None) or ""
         if _PLACEHOLDER in image:
             where = f"inference.adapters[{index}].source.image"
             return Cause(Reason.PLACEHOLDER_IN_SPEC, {"field": where, "value": image})
-    if inference.adapters:
-        return Cause(Reason.ADAPTERS_NOT_SUPPORTED)
-    if preset is not None and preset.distributed and (count > 1 or (preset.world_size or 1) > 1):
-        return Cause(Reason.DISTRIBUTED_NOT_SUPPORTED, {"preset": preset.name})
     return None
 
 

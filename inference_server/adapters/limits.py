@@ -1,7 +1,7 @@
 """How many adapters, and of what rank, one engine holds; pure numbers, shared by the engine and the manager.
 
-In: what was asked for. Out: what the engine is started with. vLLM reserves memory for ``max_loras`` adapters of the
-highest rank when it starts, so both limits are a matter of a new process; every refusal says what to raise.
+In: what was asked for. Out: what the engine is started with. vLLM reserves memory for ``max_loras`` adapters of
+the highest rank when it starts, so both limits are a matter of a new process; every refusal says what to raise.
 """
 
 from __future__ import annotations

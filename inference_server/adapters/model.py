@@ -19,7 +19,7 @@ from api.adapters import ObservedAdapters
 
 @dataclass(frozen=True, slots=True)
 class AdapterSlot:
-    """One adapter, or a combination of several, as the engine loads it; strength and scaling are in the weights."""
+    """An adapter, or a combination of several, as the engine loads it: strengths are in the weights."""
 
     id: int  # from 1
     name: str  # unique, for the engine and its metrics; not the name that users give

@@ -90,11 +90,10 @@ class Served:
                 with urllib.request.urlopen(f"{self.url}/readyz", timeout=10):
                     return
             except OSError:  # not listening, or 503 while it loads
-                if self.process.poll() is not None:
-                    raise AssertionError(self.log.read_text())
-                if time.monotonic() >= deadline:
-                    raise AssertionError(self.log.read_text())
-                time.sleep(0.1)
+                pass
+            if self.process.poll() is not None or time.monotonic() >= deadline:
+                raise AssertionError(self.log.read_text())
+            time.sleep(0.1)
 
     def gone(self, pids: set[int], seconds: float = 60) -> bool:
         """True once none of the processes is left, zombies aside."""

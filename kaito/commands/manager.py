@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 
     from api.validation import Switches
     from manager.config import RestConfig
-    from manager.manager import Manager
-    from provisioner import CloudProvider
+    from manager.types import Resource
 
 _CONTROLLERS = ("workspace", "machine")
-_PROVIDERS = ("local", "azure", "byo")
 _CRD_POLL = 2.0  # seconds between two looks for a CRD that is not there yet
 
 
@@ -71,12 +69,48 @@ def manager(
     admission_rules: Annotated[
         str, typer.Option(help="What is admitted: an era (v0.3, v0.12), and NAME=VALUE of docs/admission.md.")
     ] = "",
+    upgrade_workloads: Annotated[
+        bool,
+        typer.Option(
+            help="Roll out what this release renders differently, one Workspace at a time. Else running pods "
+            'stay until their Workspace is edited or annotated kaito.sh/upgrade: "true".'
+        ),
+    ] = False,
     debug_bind: Annotated[
         str, typer.Option(help="Loopback host:port of /debug (tasks, memory, profile); 0 turns it off.")
     ] = "0",
+    node_api: Annotated[
+        str,
+        typer.Option(
+            help="What the workspace controller creates for a missing node: machine (karpenter.sh/v1alpha5, which "
+            "the machine controller serves), or nodeclaim (karpenter.sh/v1, for a cluster with Karpenter)."
+        ),
+    ] = "machine",
+    gpu_deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds a Ready node may take to show its GPUs before that is a fault.")
+    ] = 300.0,
+    node_grace: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds a matching node that is not Ready is waited for before one is made."),
+    ] = 300.0,
     registration_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds a launched machine may take to become a node.")
     ] = 900.0,
+    initialization_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds a node may take to show its GPUs; then it is replaced.")
+    ] = 900.0,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds pods may take to leave a node whose machine is deleted.")
+    ] = 900.0,
+    delete_foreign_instances: Annotated[
+        bool,
+        typer.Option(help="Remove unclaimed instances that the upstream provisioner made; else they are told of."),
+    ] = False,
+    leak_audit_interval: Annotated[
+        float, typer.Option(min=1, help="Seconds between two comparisons of the cloud with the Machines.")
+    ] = 300.0,
+    prices: Annotated[Path | None, typer.Option(help="File with prices of your own, for the leak audit.")] = None,
+    region: Annotated[str, typer.Option(envvar="LOCATION", help="Whose prices count.")] = "",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C."""
@@ -86,10 +120,13 @@ def manager(
     from controllers import (
         Limits,
         MachineSettings,
+        SweepLimits,
         WorkspaceSettings,
         add_machine_controller,
         add_workspace_controller,
     )
+    from controllers.leaks import add_leak_audit
+    from kaito.clouds import make_provider, rates
     from kaito.errors import CliError
     from kaito.webhooks import serve_webhooks
     from manager.errors import ConfigError, ManagerError
@@ -103,10 +140,12 @@ def manager(
     if level is None:
         raise CliError(f"--log-level {log_level}: not a level", "use debug, info, warning or error", exit_code=2)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    switches = _switches(admission_rules)
+    switches, wanted = _switches(admission_rules), _node_api(node_api)
     # The SDK tells of every request and reply, headers and all.
     logging.getLogger("azure").setLevel(max(level, logging.WARNING))
-    cloud = _provider(provider, local_cloud_url, local_cloud_token_file) if "machine" in chosen else None
+    cloud = None
+    if "machine" in chosen:
+        cloud = make_provider(provider, url=local_cloud_url, token_file=local_cloud_token_file)
 
     async def run() -> None:
         config = await load_config(kubeconfig)
@@ -127,9 +166,17 @@ def manager(
             raise CliError(str(error), "see `kaito manager --help`", exit_code=2) from error
         mgr.add_healthz("ping", ping)
         stop = _stop_on_signals()
-        machine_api = await _await_crds(config, stop)
         if "workspace" in chosen:
-            settings = WorkspaceSettings(registry=preset_registry, machine_api=machine_api, switches=switches)
+            served = await _await_crds(config, stop)
+            settings = WorkspaceSettings(
+                registry=preset_registry,
+                node_api=node_api,
+                machine_api=wanted in served,
+                switches=switches,
+                upgrade_workloads=upgrade_workloads,
+                gpu_deadline=gpu_deadline,
+                node_grace=node_grace,
+            )
             add_workspace_controller(mgr, settings)
         if webhook_bind != "0":
             serve_webhooks(
@@ -140,11 +187,13 @@ def manager(
                 switches=switches,
                 cert_dir=webhook_cert_dir,
             )
-        if cloud is not None and machine_api:
-            limits = Limits(registration=registration_timeout)
-            add_machine_controller(mgr, cloud, MachineSettings(limits=limits))
-        if not machine_api:
-            mgr.add(lambda: _until_machines_are_served(mgr), name="machine-api", needs_leader=False)
+        if cloud is not None:
+            limits = Limits(
+                registration=registration_timeout, initialization=initialization_timeout, drain=drain_timeout
+            )
+            sweep = SweepLimits(foreign=delete_foreign_instances)
+            add_machine_controller(mgr, cloud, MachineSettings(limits=limits, sweep=sweep))
+            add_leak_audit(mgr, cloud, rates(prices, region or None), interval=leak_audit_interval)
         try:
             if not stop.is_set():
                 await mgr.run(stop)
@@ -173,25 +222,6 @@ def _chosen(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _provider(name: str, url: str, token_file: Path | None) -> CloudProvider:
-    from kaito.errors import CliError
-
-    if name == "local":
-        from api import catalog
-        from provisioner.local import LocalProvider
-
-        return LocalProvider(url, token_file, gpus_of={sku.instance_type: sku.gpus for sku in catalog.skus()})
-    if name == "azure":
-        return _azure()
-    if name in _PROVIDERS:
-        raise CliError(
-            f"--provider={name} is not in this release yet",
-            "use --provider=azure or local, or run --controllers=workspace beside another provisioner of Machines",
-            exit_code=2,
-        )
-    raise CliError(f"--provider={name}: unknown cloud", f"choose of {', '.join(_PROVIDERS)}", exit_code=2)
-
-
 def _switches(text: str) -> Switches:
     from api.validation import Switches, UnknownSwitch
     from kaito.errors import CliError
@@ -202,23 +232,13 @@ def _switches(text: str) -> Switches:
         raise CliError(f"--admission-rules: {error.message}", error.next_step, exit_code=2) from error
 
 
-def _azure() -> CloudProvider:
-    """The provider of the cluster that the environment names, under the upstream provisioner's variables."""
-    import os
-
+def _node_api(name: str) -> Resource:
+    from controllers.workspace.nodeapi import NODE_APIS
     from kaito.errors import CliError
-    from provisioner.azure import AzureProvider, AzureSettings, InvalidSettings
 
-    try:
-        settings = AzureSettings.from_env(os.environ)
-    except InvalidSettings as error:
-        raise CliError(
-            f"--provider=azure: {error}",
-            "set the variables; in a cluster they come from the ConfigMap kaito-azure (config/manager/azure.yaml) "
-            "and from the service account's annotation",
-            exit_code=2,
-        ) from error
-    return AzureProvider(settings)
+    if name not in NODE_APIS:
+        raise CliError(f"--node-api={name}: unknown", f"choose of {', '.join(NODE_APIS)}", exit_code=2)
+    return NODE_APIS[name].resource
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -232,15 +252,15 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _await_crds(config: RestConfig, stop: asyncio.Event) -> bool:
-    """Wait until Workspaces are served; tell whether Machines are.
+async def _await_crds(config: RestConfig, stop: asyncio.Event) -> tuple[Resource, ...]:
+    """Wait until Workspaces are served; tell which of Machines and NodeClaims are.
 
     The API server, too, may come up after the operator: a connection that fails is one more thing to wait for.
     """
     import asyncio
     import logging
 
-    from controllers.resources import MACHINES, WORKSPACES
+    from controllers.resources import MACHINES, NODECLAIMS, WORKSPACES
     from manager.client import Client
     from manager.errors import ConnectionFailed, ServerError
 
@@ -251,8 +271,9 @@ async def _await_crds(config: RestConfig, stop: asyncio.Event) -> bool:
             problem = "install the CRDs (kubectl apply -k config/crd)"
             try:
                 if await client.discover(WORKSPACES.group, WORKSPACES.kind, WORKSPACES.version) is not None:
-                    found = await client.discover(MACHINES.group, MACHINES.kind, MACHINES.version)
-                    return found is not None
+                    kinds = (MACHINES, NODECLAIMS)
+                    found = [await client.discover(kind.group, kind.kind, kind.version) for kind in kinds]
+                    return tuple(kind for kind, answer in zip(kinds, found, strict=True) if answer is not None)
             except (ConnectionFailed, ServerError) as error:
                 problem = str(error)
             if problem != said:
@@ -262,16 +283,4 @@ async def _await_crds(config: RestConfig, stop: asyncio.Event) -> bool:
                 await asyncio.wait_for(stop.wait(), _CRD_POLL)
             except TimeoutError:
                 continue
-    return False
-
-
-async def _until_machines_are_served(mgr: Manager) -> None:
-    """End the process once Machines are served: informers and controllers are wired at the start only."""
-    import asyncio
-
-    from controllers.resources import MACHINES
-    from manager.errors import ManagerError
-
-    while await mgr.live.discover(MACHINES.group, MACHINES.kind, MACHINES.version) is None:
-        await asyncio.sleep(30)
-    raise ManagerError("the cluster serves machines.karpenter.sh now; start again to use it")
+    return ()

@@ -26,6 +26,12 @@ class Cloud(StrEnum):
     ARC = "arc"
 
 
+class Quota(StrEnum):
+    """Whose quota can be asked for."""
+
+    AZURE = "azure"
+
+
 EXAMPLES = """Examples
 
   kaito plan -f workspace.yaml
@@ -33,6 +39,8 @@ EXAMPLES = """Examples
   kaito plan -f workspace.yaml --cheapest --context 32768
 
   kaito plan -f workspace.yaml --prices ours.yaml --region westeurope --spot
+
+  kaito plan -f workspace.yaml --quota azure
 
   kubectl get workspace phi -o yaml | kaito plan -f - -o json
 
@@ -76,6 +84,9 @@ def plan(
         ),
     ] = False,
     spot: Annotated[bool, typer.Option("--spot", help="Go by spot prices.")] = False,
+    quota: Annotated[
+        Quota | None, typer.Option(help="Ask the cloud how many nodes its quota still allows (ARM_*, `az login`).")
+    ] = None,
     prices: Annotated[
         Path | None, typer.Option(help="File with prices of your own, before the packaged ones.")
     ] = None,
@@ -102,6 +113,7 @@ def plan(
             existing_nodes=existing_nodes,
             prices=prices,
             registry=registry or None,
+            quota=str(quota) if quota else "",
         )
     )
     if code:

@@ -42,7 +42,8 @@ def serve(
     ] = None,
     max_loras: Annotated[int, typer.Option(min=1, help="Different adapters in one batch.")] = 4,
     max_lora_rank: Annotated[
-        int, typer.Option(min=1, help="Highest rank of an adapter, and of the sum of all that are combined.")
+        int,
+        typer.Option(min=1, max=512, help="Highest rank of an adapter, and of the sum of all that are combined."),
     ] = 64,
     engine_arg: Annotated[
         list[str] | None,
@@ -64,10 +65,6 @@ def serve(
         str, typer.Option(help="This node's number from 0, or the pod's name that ends in it.")
     ] = "0",
     leader_address: Annotated[str, typer.Option(help="host:port of node 0, where the nodes meet.")] = "",
-    pull_secrets: Annotated[
-        Path | None, typer.Option(help="Folder with one mounted pull secret per subfolder.")
-    ] = None,
-    adapter_cache: Annotated[Path | None, typer.Option(help="Folder that keeps pulled adapters.")] = None,
     api_key_file: Annotated[
         Path | None,
         typer.Option(help="File of API keys, one per line. Without it: $KAITO_API_KEY, if that is set."),
@@ -90,6 +87,26 @@ def serve(
         float,
         typer.Option(min=0, help="Seconds without a step of a busy engine until it counts as dead; 0: never."),
     ] = 300.0,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            "--adapter-cache",
+            envvar="KAITO_CACHE",
+            help="Folder for what is fetched; pods of one node may share it.  [default: ~/.cache/kaito]",
+        ),
+    ] = None,
+    pull_secrets: Annotated[
+        Path | None, typer.Option(help="Folder of pull secrets: NAME/.dockerconfigjson for each.")
+    ] = None,
+    insecure_registry: Annotated[
+        list[str] | None,
+        typer.Option(help="HOST[:PORT] of a registry without TLS; repeatable. This machine's own need no word."),
+    ] = None,
+    identity: Annotated[
+        str,
+        typer.Option(envvar="KAITO_WORKSPACE", help="Whose last good adapters these are, in a cache for several."),
+    ] = "",
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest request body.")] = 1 << 20,
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="How long running requests may take after SIGTERM.")
@@ -106,19 +123,26 @@ def serve(
     import sys
 
     from inference_server import options
+    from inference_server.adapters.model import Adapters
+    from inference_server.adapters.setup import make_manager
     from inference_server.engine import VllmEngine, prepare_environment, require_engine
     from inference_server.loop import run_loop
-    from inference_server.protocol import EngineError
-    from inference_server.server import ListenError
+    from inference_server.oci.errors import FetchError
+    from inference_server.protocol import Engine, EngineError
+    from inference_server.server import ListenError, OnProgress
     from inference_server.server import serve as run
     from inference_server.settings import (
         ServeSettings,
         SettingsError,
         check_model,
+        default_cache,
+        insecure_registries,
         parallel,
         read_api_keys,
         read_config_file,
     )
+    from inference_server.sources.model import FetchedModel
+    from inference_server.sources.setup import fetch_model
     from inference_server.vllm_worker import VllmWorker
     from kaito.errors import CliError
     from kaito.presetargs import preset_options
@@ -154,19 +178,33 @@ def serve(
             stall_seconds=stall_timeout,
             hang_seconds=hang_timeout,
             api_keys=read_api_keys(api_key_file, os.environ.pop("KAITO_API_KEY", None)),
-            pull_secrets=pull_secrets,
-            adapter_cache=adapter_cache,
             adapters=adapters,
             max_loras=max_loras,
             max_lora_rank=max_lora_rank,
+            cache=cache or default_cache(),
+            pull_secrets=pull_secrets,
+            insecure_registries=insecure_registries(insecure_registry or ()),
+            identity=identity,
             engine_options=read_config_file(config_file) if config_file else {},
         )
         check_model(model)
         require_engine()
         # The engine's own log is a hundred lines of internals; it is worth them only when something is looked for.
         prepare_environment(settings, {"DEBUG": "DEBUG", "INFO": "ERROR"}.get(level, level))
+        kept: list[FetchedModel] = []  # held until this process ends, so that nobody clears the files away
+
+        async def fetch(report: OnProgress) -> Path:
+            kept.append(await fetch_model(settings, report))
+            return kept[0].path
+
+        def manager(engine: Engine, folder: Path | None) -> Adapters | None:
+            # On a node that only computes the leader's word loads an adapter.
+            return None if settings.parallel.rank else make_manager(engine, settings, model_folder=folder)
+
         engine = VllmWorker(settings) if settings.parallel.rank else VllmEngine(settings)
-        code = run_loop(run(settings, engine))
+        code = run_loop(run(settings, engine, fetch=fetch, adapters=manager))
+    except FetchError as error:
+        raise CliError(error.message, error.next_step) from error
     except (SettingsError, EngineError, ListenError) as error:
         raise CliError(str(error)) from error
     # Not sys.exit: an engine thread that still loads when the signal came would hold the interpreter.

@@ -22,6 +22,16 @@ WeightsOption = Annotated[
     list[str] | None,
     typer.Option(help="PRESET=FOLDER: real weights for a preset, instead of the stand-in model. Repeatable."),
 ]
+CloudOption = Annotated[
+    str,
+    typer.Option(help="local, or fake-azure: the operator works with Azure's own SDK on a stand-in of Azure."),
+]
+FaultsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="With fake-azure: YAML of delays, limits, quotas and faults; see `kaito fake-azure --help`."
+    ),
+]
 
 
 def up(
@@ -29,6 +39,8 @@ def up(
     port: PortOption = None,
     node_delay: DelayOption = 2.0,
     weights: WeightsOption = None,
+    cloud: CloudOption = "local",
+    faults: FaultsOption = None,
 ) -> None:
     """Start a Kubernetes cluster on this machine with the operator in it, and keep it running.
 
@@ -37,7 +49,7 @@ def up(
     """
     from kaito.local.cluster import Options, run_up
 
-    options = Options.of(home, port=port, node_delay=node_delay, weights=weights or [])
+    options = Options.of(home, port=port, node_delay=node_delay, weights=weights or [], cloud=cloud, faults=faults)
     asyncio.run(run_up(options))
 
 
@@ -52,6 +64,8 @@ def demo(
     manifest: Annotated[Path | None, typer.Option(help="Another Workspace manifest.")] = None,
     prompt: Annotated[str, typer.Option(help="What to ask.")] = "What is KAITO?",
     node_delay: DelayOption = 2.0,
+    cloud: CloudOption = "local",
+    faults: FaultsOption = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait until the Workspace is ready.")] = 300.0,
 ) -> None:
     """Show the whole path once: cluster, operator, Workspace, GPU node, vLLM, /chat; then clean up.
@@ -60,4 +74,4 @@ def demo(
     """
     from kaito.local.demo import run_demo
 
-    asyncio.run(run_demo(manifest, prompt, node_delay=node_delay, timeout=timeout))
+    asyncio.run(run_demo(manifest, prompt, node_delay=node_delay, timeout=timeout, cloud=cloud, faults=faults))

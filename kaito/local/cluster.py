@@ -1,9 +1,9 @@
-"""The embedded cluster as a whole: its three processes, how they find each other, and how they start and stop.
+"""The embedded cluster as a whole: its processes, how they find each other, and how they start and stop.
 
-In: options. Out: a running API server, node agent and operator, started in that order, and a kubeconfig. The
-folder (``kaito.local.home``) holds everything that outlives a process: database, certificates, tokens, node
-state, logs. Each process is an ordinary ``kaito`` command and knows nothing of the supervisor: it can be killed
-and started alone.
+In: options. Out: a running API server, node agent and operator (and a stand-in of Azure, if asked for), started
+in that order, and a kubeconfig. The folder (``kaito.local.home``) holds everything that outlives a process:
+database, certificates, tokens, node state, logs. Each process is an ordinary ``kaito`` command and knows nothing
+of the supervisor: it can be killed and started alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Self
 from kaito.console import note, out, step
 from kaito.errors import CliError, Interrupted
 from kaito.kube import translated
+from kaito.local.azure_env import environment as azure_environment
 from kaito.local.home import HOST, Ports, holder, owned, ports_of, read_kubeconfig, write_secret
 from kaito.local.signals import until_signal
 from kaito.local.supervisor import Child, ChildFailed, Supervisor
@@ -34,6 +35,7 @@ from manager.errors import AlreadyExists, ManagerError
 from manager.types import Obj, Resource
 
 SAMPLE = Path(__file__).parent.parent.parent / "config" / "samples" / "1-phi-3-inference.yaml"
+CLOUDS = ("local", "fake-azure")
 _CRD_SECONDS = 30.0
 _DOWN_SECONDS = 90.0  # the supervisor's own limits are shorter, taken together
 
@@ -46,6 +48,8 @@ class Options:
     port: int | None = None
     node_delay: float = 2.0
     weights: list[str] = field(default_factory=list)
+    cloud: str = "local"
+    faults: Path | None = None
 
     @classmethod
     def of(
@@ -55,6 +59,8 @@ class Options:
         port: int | None = None,
         node_delay: float = 2.0,
         weights: list[str] | None = None,
+        cloud: str = "local",
+        faults: Path | None = None,
     ) -> Self:
         """Options with the default folder filled in and the values checked.
 
@@ -75,8 +81,17 @@ class Options:
             absolute.append(f"{preset}={Path(folder).expanduser().absolute()}")
         if not (node_delay >= 0 and math.isfinite(node_delay)):
             raise CliError(f"--node-delay {node_delay}: not a number of seconds", "for instance 2", exit_code=2)
+        if cloud not in CLOUDS:
+            raise CliError(f"--cloud {cloud}: unknown", f"choose of {', '.join(CLOUDS)}", exit_code=2)
+        if faults is not None:
+            if cloud != "fake-azure":
+                raise CliError("--faults is for --cloud fake-azure", "add --cloud fake-azure", exit_code=2)
+            from kaito.local.fakearm.command import load_rules
+
+            load_rules(faults, node_delay)  # told now, and not by a process that does not start
+            faults = faults.expanduser().absolute()
         folder_path = (home or Path(data) / "kaito").expanduser().absolute()
-        return cls(folder_path, port, node_delay, absolute)
+        return cls(folder_path, port, node_delay, absolute, cloud, faults)
 
 
 def _check_weights(preset: str, folder: Path) -> None:
@@ -110,6 +125,16 @@ class Cluster:
         self.supervisor = Supervisor(_environment(), inherited=descriptors, report=note)
 
     @property
+    def is_azure(self) -> bool:
+        """Whether the operator works with the Azure provider, on a stand-in."""
+        return self.options.cloud == "fake-azure"
+
+    @property
+    def azure_home(self) -> Path:
+        """Folder of the stand-in for Azure."""
+        return self.home / "fake-azure"
+
+    @property
     def server(self) -> str:
         """URL of the API server."""
         return f"https://{HOST}:{self.ports.apiserver}"
@@ -122,7 +147,7 @@ class Cluster:
         """The secret that the API server and the operator show to the node agent; kept if it is there."""
         write_secret(self.node_token)
 
-    # -------------------------------------------------------------- the three processes
+    # -------------------------------------------------------------- the processes
 
     def apiserver(self) -> Child:
         """The API server with the built-in controllers."""
@@ -147,28 +172,50 @@ class Cluster:
             f"--instances-listen={HOST}:{self.ports.instances}",
             f"--kubelet-port={self.ports.kubelet}",
             f"--token-file={self.node_token}",
-            f"--node-delay={self.options.node_delay}",
+            f"--node-delay={0.0 if self.is_azure else self.options.node_delay}",
             *(f"--weights={entry}" for entry in self.options.weights),
         ]
         return Child("node", argv, self.logs / "node.log", self._node_ready, stop_seconds=40)
 
+    def arm(self) -> Child:
+        """The stand-in for Azure, whose machines the node agent plays."""
+        argv = [
+            *_kaito(),
+            "fake-azure",
+            f"--state-dir={self.azure_home}",
+            f"--port={self.ports.arm}",
+            f"--plain-port={self.ports.arm_plain}",
+            f"--instances-url=http://{HOST}:{self.ports.instances}",
+            f"--token-file={self.node_token}",
+            f"--node-delay={self.options.node_delay}",
+            *([f"--faults={self.options.faults}"] if self.options.faults else []),
+        ]
+        return Child("fake-azure", argv, self.logs / "fake-azure.log", self._arm_ready)
+
     def operator(self) -> Child:
         """The operator: both reconcilers, exactly as in a cluster."""
+        provider = ["--provider=azure"] if self.is_azure else self._local_provider()
         argv = [
             *_kaito(),
             "manager",
             "--controllers=workspace,machine",
             f"--kubeconfig={self.kubeconfig}",
-            "--provider=local",
-            f"--local-cloud-url=http://{HOST}:{self.ports.instances}",
-            f"--local-cloud-token-file={self.node_token}",
+            *provider,
             f"--metrics-bind={HOST}:{self.ports.operator_metrics}",
             f"--health-bind={HOST}:{self.ports.operator_health}",
             f"--webhook-bind={HOST}:{self.ports.operator_webhook}",
             "--namespace=kube-system",  # where its certificates are
             "--admission-rules=private-urls=true",  # everything here is on this machine
         ]
-        return Child("operator", argv, self.logs / "operator.log", self._operator_ready)
+        env = azure_environment(self.azure_home, self.ports.arm) if self.is_azure else {}
+        return Child("operator", argv, self.logs / "operator.log", self._operator_ready, environment=env)
+
+    def _local_provider(self) -> list[str]:
+        return [
+            "--provider=local",
+            f"--local-cloud-url=http://{HOST}:{self.ports.instances}",
+            f"--local-cloud-token-file={self.node_token}",
+        ]
 
     async def install(self, config: RestConfig | None = None) -> None:
         """Install the custom resource definitions and the webhook's configuration; wait until they are served.
@@ -214,6 +261,9 @@ class Cluster:
 
     async def _operator_ready(self) -> bool:
         return await _answers(self.ports.operator_health, "/readyz")
+
+    async def _arm_ready(self) -> bool:
+        return await _answers(self.ports.arm_plain, "/healthz")
 
     async def _node_ready(self) -> bool:
         return await _answers(self.ports.instances, "/healthz")
@@ -302,6 +352,8 @@ async def _start(cluster: Cluster) -> None:
             await cluster.install()
         with step("node agent and operator are ready"):
             await cluster.supervisor.start(cluster.node())
+            if cluster.is_azure:
+                await cluster.supervisor.start(cluster.arm())
             await cluster.supervisor.start(cluster.operator())
     except ChildFailed as error:
         raise explained(error) from error
@@ -374,7 +426,14 @@ The cluster is ready ({seconds:.1f} s). In another shell:
 {lines}
 
 GPU nodes are simulated and the model is a small stand-in; `kaito up --weights PRESET=FOLDER` serves real weights.
-Logs: {cluster.logs}   Ctrl-C stops the cluster and keeps its state."""
+{_azure_note(cluster)}Logs: {cluster.logs}   Ctrl-C stops the cluster and keeps its state."""
+
+
+def _azure_note(cluster: Cluster) -> str:
+    if not cluster.is_azure:
+        return ""
+    env = shlex.quote(str(cluster.azure_home / "azure.env"))
+    return f"The operator talks to a stand-in of Azure; to ask it yourself:  . {env}; {kaito_command()} audit\n"
 
 
 async def put(client: Client, resource: Resource, obj: Obj) -> None:

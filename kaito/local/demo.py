@@ -12,7 +12,9 @@ import shlex
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from kaito.chat import post_chat, service_url
@@ -29,7 +31,15 @@ from manager.client import Client
 from manager.types import Obj
 
 
-async def run_demo(manifest: Path | None, prompt: str, *, node_delay: float, timeout: float) -> None:
+async def run_demo(
+    manifest: Path | None,
+    prompt: str,
+    *,
+    node_delay: float,
+    timeout: float,
+    cloud: str = "local",
+    faults: Path | None = None,
+) -> None:
     """Run it.
 
     Raises:
@@ -38,17 +48,19 @@ async def run_demo(manifest: Path | None, prompt: str, *, node_delay: float, tim
     """
     manifest = manifest or SAMPLE
     workspace = _workspace(manifest)
-    work = _in_a_folder(manifest, workspace, prompt, node_delay=node_delay, timeout=timeout)
+    chosen = partial(Options.of, node_delay=node_delay, cloud=cloud, faults=faults)
+    work = _in_a_folder(manifest, workspace, prompt, chosen, timeout=timeout)
     await until_signal(work, "\nstopping and cleaning up")
 
 
-async def _in_a_folder(manifest: Path, workspace: Obj, prompt: str, *, node_delay: float, timeout: float) -> None:
+async def _in_a_folder(
+    manifest: Path, workspace: Obj, prompt: str, options: Callable[[Path], Options], *, timeout: float
+) -> None:
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="kaito-demo-"))
     try:
         async with AsyncExitStack() as stack:
-            options = Options.of(home / "cluster", node_delay=node_delay)
-            cluster = await stack.enter_async_context(running(options))
+            cluster = await stack.enter_async_context(running(options(home / "cluster")))
             with translated():
                 await _tell(cluster, workspace, manifest, prompt, timeout)
             with step("stopped and cleaned up"):

@@ -44,6 +44,8 @@ class Ports:
     operator_health: int
     operator_metrics: int
     operator_webhook: int
+    arm: int
+    arm_plain: int
 
 
 # ------------------------------------------------------------------ ownership

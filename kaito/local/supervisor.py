@@ -14,9 +14,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 log = logging.getLogger("kaito.local.supervisor")
@@ -37,6 +37,7 @@ class Child:
         argv: the command; never a shell.
         log: its output, appended.
         ready: polled until true; may raise to say that it will never be.
+        environment: variables of its own, over those of all children.
         start_seconds: how long it may take to become ready.
         stop_seconds: how long it may take to end after SIGTERM before SIGKILL.
     """
@@ -47,6 +48,7 @@ class Child:
     ready: Callable[[], Awaitable[bool]]
     start_seconds: float = 60.0
     stop_seconds: float = 15.0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class ChildFailed(Exception):
@@ -182,7 +184,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=self._environment,
+                env={**(os.environ if self._environment is None else self._environment), **child.environment},
                 pass_fds=self._inherited,
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from api.catalog import Preset, Sku
 from api.catalog import suggest_skus as suggest
-from api.sizing import GpuFacts, ModelFacts, Option, Price, Sizing, TuningFit, TuningOption, Wish, engine_limits
+from api.sizing import (
+    SAMPLE_TOKENS,
+    GpuFacts,
+    ModelFacts,
+    Option,
+    Price,
+    Sizing,
+    TuningFit,
+    TuningOption,
+    Wish,
+    engine_limits,
+)
 from api.v1alpha1 import Workspace
 from api.validation import Violation
 from api.validation.warn import placeholder_causes
@@ -135,20 +146,20 @@ def memory(sizing: Sizing, whole: Sizing, options: Sequence[Option]) -> Iterator
         yield Finding(Severity.NOTE, "nodes", text)
 
 
-def not_yet(item: Option) -> Iterator[Finding]:
-    """That there is a layout which this release's operator does not make."""
-    nodes, layout = item.sizing.nodes, item.sizing.layout
-    text = (
-        f"{nodes} x {item.sku.instance_type} would hold it as {layout}; the operator of this release starts the "
-        f"server on one node with the preset's GPUs"
-    )
-    yield Finding(Severity.NOTE, "not-yet", text)
-
-
 def tuning(fit: TuningFit | None, instead: str) -> Iterator[Finding]:
     """Whether the model can be trained there."""
     if fit is not None and not fit.comfortable:
         yield Finding(Severity.WARNING if fit.possible else Severity.ERROR, "memory", fit.why, instead)
+    if fit is None or not fit.possible or fit.batch is None:
+        return
+    sample = f"samples of {SAMPLE_TOKENS} tokens"
+    if fit.batch == 0:
+        text = f"by estimate not even one of the {sample} fits"
+        step = "write a smaller TrainingArguments.max_length in the training configuration"
+        yield Finding(Severity.WARNING, "batch", text, step)
+        return
+    text = f"by estimate {fit.batch} {sample} fit at once: per_device_train_batch_size up to {fit.batch}"
+    yield Finding(Severity.NOTE, "batch", text)
 
 
 def model(preset: Preset | None, workspace: Workspace) -> Iterator[Finding]:

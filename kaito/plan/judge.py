@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from api import catalog, validation
+from api import catalog, keys, validation
 from api.catalog import Preset, Sku
 from api.errors import InvalidSpec
+from api.reasons import Reason
 from api.sizing import (
     Choice,
     GpuFacts,
+    Layout,
     ModelFacts,
     Option,
     Price,
@@ -36,7 +38,7 @@ from api.v1alpha1 import Workspace
 from controllers.settings import DEFAULT_REGISTRY
 from kaito.plan import findings as say
 from kaito.plan.config import wanted_context
-from kaito.plan.rehearsal import Rehearsal, pod_gpus, rehearse
+from kaito.plan.rehearsal import Rehearsal, rehearse
 from kaito.plan.verdict import Finding, Verdict
 
 Obj = dict[str, Any]
@@ -86,7 +88,10 @@ def judge(obj: Obj, beside: Sequence[Obj], around: Around) -> Verdict:
     context = around.wish.context or wanted_context(workspace, beside)
     named = catalog.sku(workspace.resource.instance_type or "")
     cloud = around.wish.cloud or (named.cloud if named else DEFAULT_CLOUD)
-    wish = replace(around.wish, cloud=cloud, context=context, nodes=workspace.resource.count)
+    spot = around.wish.spot or workspace.metadata.annotations.get(keys.CAPACITY_TYPE) == keys.SPOT
+    wish = replace(
+        around.wish, cloud=cloud, context=context, nodes=workspace.resource.count, copies=False, spot=spot
+    )
     return _Case(obj, workspace, preset, around, wish).verdict(found)
 
 
@@ -108,7 +113,10 @@ class _Case:
         tunable = self._tuning_options()
         candidates = runs or tunable or (choice.options if choice else ())
         taken, by = written, "manifest" if written else ""
-        if candidates and (self.around.cheapest or not written):
+        if not written:
+            taken = self._operators_choice()  # what it will do counts, not what we would
+            by = "price" if taken else ""
+        if candidates and (self.around.cheapest or not taken):
             taken = candidates[0].sku.instance_type
             by = "memory" if candidates[0].per_hour is None else "price"
         instead = say.suggestion(runs or tunable, taken)
@@ -127,8 +135,6 @@ class _Case:
             whole = size(model, GpuFacts.of(sku), context=self.wish.context)
             more = self._more_nodes(whole, sku, price) if not sizing.fits else ()
             found += say.memory(sizing, whole, (*runs, *more))
-            if choice is not None and choice.options and not runs and not sizing.fits:
-                found += say.not_yet(choice.options[0])
         found += say.tuning(tuning, instead)
         found += say.model(self.preset, self.workspace)
         found += say.placeholders(self.workspace)
@@ -172,16 +178,15 @@ class _Case:
         if item.sizing.nodes > 1:
             count = item.sizing.nodes
         rehearsal = self._rehearsal(item.sku.instance_type, count)
-        if rehearsal.target is None:  # it objects to something else, which no instance type cures
-            return item.sizing.nodes == 1 and self._fits_alone(item)
+        if rehearsal.target is None:  # what it objects to may be something that no instance type cures
+            return rehearsal.objection is not None and rehearsal.objection.reason != Reason.MODEL_DOES_NOT_FIT
         sizing = self._sizing(item.sizing.model, item.sku, rehearsal, rehearsal.target.count)
         return sizing is not None and sizing.fits
 
-    def _fits_alone(self, item: Option) -> bool:
-        """Whether it fits the GPUs that the preset's pods ask for, where no pod can be looked at."""
-        asked = min(item.sku.gpus, self.preset.gpu_count if self.preset else 1)
-        gpu = replace(GpuFacts.of(item.sku), count=asked)
-        return size(item.sizing.model, gpu, context=self.wish.context, nodes=1).fits
+    def _operators_choice(self) -> str:
+        """The type that the operator takes where none is written; empty where it takes none."""
+        target = self._rehearsal("", self.workspace.resource.count).target
+        return (target.instance_type if target else None) or ""
 
     def _more_nodes(self, whole: Sizing, sku: Sku, price: Price | None) -> tuple[Option, ...]:
         """More nodes of the same type, where the operator runs that."""
@@ -193,19 +198,27 @@ class _Case:
     def _rehearsal(self, instance_type: str, count: int | None) -> Rehearsal:
         resource = {**self.obj["resource"], "instanceType": instance_type, "count": count}
         resource = {key: value for key, value in resource.items() if value not in ("", None)}
-        return rehearse({**self.obj, "resource": resource}, self.around.registry, self.around.now)
+        return rehearse(
+            {**self.obj, "resource": resource},
+            self.around.registry,
+            self.around.now,
+            context=self.wish.context,
+            switches=replace(validation.DEFAULT, cloud=self.wish.cloud),
+        )
 
     def _sizing(
         self, model: ModelFacts | None, sku: Sku | None, rehearsal: Rehearsal, nodes: int
     ) -> Sizing | None:
-        """How the model runs on what the operator gives it: its pods may ask for fewer GPUs than a node has."""
+        """How the model runs as the operator lays it out: its pods may ask for fewer GPUs than a node has."""
         if model is None or sku is None:
             return None
         gpu = GpuFacts.of(sku)
-        asked = max((pod_gpus(s.body) for s in rehearsal.steps if s.body and s.kind == "Deployment"), default=0)
-        if 0 < asked < gpu.count:
-            gpu = replace(gpu, count=asked)
-        return size(model, gpu, context=self.wish.context, nodes=nodes)
+        if rehearsal.target is None or not rehearsal.target.gpus:
+            return size(model, gpu, context=self.wish.context, nodes=nodes)
+        made = rehearsal.target.layout
+        copies = 1 if made.distributed else made.nodes
+        spread = Layout(made.nodes, made.tensor_parallel, made.pipeline_parallel, copies)
+        return size(model, replace(gpu, count=made.gpus_per_node), context=self.wish.context, fixed=spread)
 
     def _tuning_options(self) -> tuple[TuningOption, ...]:
         spec = self.workspace.tuning

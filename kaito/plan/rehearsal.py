@@ -9,6 +9,7 @@ such: the names of Machines, and an owner reference with a uid of zeros.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -28,11 +29,14 @@ from api.conditions import (
 )
 from api.errors import InvalidSpec
 from api.v1alpha1 import Workspace
+from api.validation import DEFAULT, Switches
 from controllers.workspace.decide import decide
-from controllers.workspace.machines import instance_type
+from controllers.workspace.imagine import imagine
+from controllers.workspace.made import instance_type
 from controllers.workspace.model import (
     Action,
     AddFinalizer,
+    Annotate,
     Apply,
     CreateMachine,
     LabelNode,
@@ -76,14 +80,17 @@ class _World:
     steps: list[Step] = field(default_factory=list)
 
 
-def rehearse(obj: Obj, registry: str, now: datetime) -> Rehearsal:
-    """Let the operator act on this Workspace in a willing world."""
+def rehearse(
+    obj: Obj, registry: str, now: datetime, *, context: int | None = None, switches: Switches = DEFAULT
+) -> Rehearsal:
+    """Let the operator act in a willing world. ``context`` is what the Workspace's configuration asks for."""
     meta = {"namespace": "default", "uid": _UID, "resourceVersion": "1", "generation": 1, **obj["metadata"]}
     try:
         workspace, problem = Workspace.parse({**obj, "metadata": meta}), ""
     except InvalidSpec as error:
         workspace, problem = None, "; ".join(f"{path}: {what}" for path, what in error.problems)
-    world = _World(Observation({**obj, "metadata": meta}, workspace, problem, registry=registry))
+    seen = {**obj, "metadata": meta}
+    world = _World(Observation(seen, workspace, problem, context=context, registry=registry, switches=switches))
     status: Obj = {}
     for _ in range(_ROUNDS):
         plan = decide(world.obs, now)
@@ -93,7 +100,7 @@ def rehearse(obj: Obj, registry: str, now: datetime) -> Rehearsal:
         for action in plan.actions:
             _act(world, action)
     conditions = conditions_of({"status": status})
-    target = target_of(world.obs)
+    target = target_of(world.obs, now)
     return Rehearsal(
         steps=tuple(world.steps),
         target=target if isinstance(target, Target) else None,
@@ -132,13 +139,12 @@ def _act(world: _World, action: Action) -> None:
             text = ", ".join(f"{key}={value}" for key, value in labels)
             world.steps.append(Step("label", "Node", node_name, text))
         case Apply(resource, body):
-            stored = {**body, "metadata": {**body["metadata"], "generation": 1}}
-            name = str(body["metadata"]["name"])
-            if resource.kind == "Deployment":
-                world.obs = replace(obs, deployment={**stored, "status": _workload_status(body)})
-            elif resource.kind == "Service":
-                world.obs = replace(obs, service=stored)
-            world.steps.append(Step("apply", resource.kind, name, _detail(body), body))
+            world.obs = _with_ready_workload(imagine(obs, action))
+            world.steps.append(Step("apply", resource.kind, str(body["metadata"]["name"]), _detail(body), body))
+        case Annotate(resource, name, annotations):
+            world.obs = imagine(obs, action)
+            text = ", ".join(key for key, _ in annotations)
+            world.steps.append(Step("note", resource.kind, name, text))
         case _:
             world.steps.append(Step(type(action).__name__, "", obs.name))
 
@@ -151,6 +157,10 @@ def pod_gpus(body: Mapping[str, Any]) -> int:
 
 
 def _detail(body: Obj) -> str:
+    if body["kind"] == "ConfigMap":
+        return f"the list of adapters: {len(json.loads(body['data'][keys.ADAPTERS_CONFIG_KEY])['adapters'])}"
+    if body["kind"] == "ControllerRevision":
+        return f"revision {body['revision']} of the specification, to go back to"
     spec = body["spec"]
     if body["kind"] == "Service":
         ports = ", ".join(f"{port['port']}→{port['targetPort']}" for port in spec["ports"])
@@ -183,6 +193,16 @@ def _labelled(node: Obj, labels: dict[str, str]) -> Obj:
     return {**node, "metadata": {**meta, "labels": {**meta["labels"], **labels}}}
 
 
-def _workload_status(body: Obj) -> Obj:
-    count = body["spec"].get("replicas", 1)
-    return {"observedGeneration": 1, "replicas": count, "updatedReplicas": count, "readyReplicas": count}
+def _with_ready_workload(obs: Observation) -> Observation:
+    """A willing cluster has all pods ready at once."""
+    if obs.deployment is not None:
+        obs = replace(obs, deployment={**obs.deployment, "status": _workload_status(obs.deployment)})
+    if group := obs.children.statefulset:
+        ready = {**group, "status": _workload_status(group)}
+        obs = replace(obs, children=replace(obs.children, statefulset=ready))
+    return obs
+
+
+def _workload_status(workload: Obj) -> Obj:
+    count, generation = workload["spec"].get("replicas", 1), workload["metadata"]["generation"]
+    return {"observedGeneration": generation, "replicas": count, "updatedReplicas": count, "readyReplicas": count}

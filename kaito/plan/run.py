@@ -13,6 +13,7 @@ from kaito.console import note, out
 from kaito.errors import CliError
 from kaito.manifests import read
 from kaito.plan.judge import Around, judge
+from kaito.plan.quota import quota_source
 from kaito.plan.render import render, summary
 from kaito.plan.verdict import Verdict, exit_code
 from kaito.pricefile import prices as price_book
@@ -33,6 +34,7 @@ class Request:
     existing_nodes: bool = False
     prices: Path | None = None
     registry: str | None = None
+    quota: str = ""
 
 
 def run(request: Request) -> int:
@@ -56,6 +58,7 @@ def run(request: Request) -> int:
         cheapest=request.cheapest,
         existing_nodes=request.existing_nodes,
         registry=request.registry or DEFAULT_REGISTRY,
+        quota=quota_source(request.quota, request.region, spot=request.spot) if request.quota else None,
     )
     verdicts = [judge(obj, objects, around) for obj in workspaces]
     _print(verdicts, request.output)

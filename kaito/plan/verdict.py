@@ -110,6 +110,8 @@ class Verdict:
                 "floorPerGpu": self.tuning.floor,
                 "recommendedPerGpu": self.tuning.recommended,
                 "why": self.tuning.why,
+                "batchSize": self.tuning.batch,
+                "bytesPerSample": self.tuning.per_sample,
             },
             "cost": _cost(self),
             "steps": [

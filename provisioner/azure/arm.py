@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,6 +23,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline.policies import AsyncRetryPolicy
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.polling.base_polling import BadResponse, BadStatus
+from azure.core.rest import HttpRequest
 from azure.mgmt.containerservice.aio import ContainerServiceClient
 from azure.mgmt.containerservice.models import AgentPool
 from azure.mgmt.core.polling.async_arm_polling import AsyncARMPolling
@@ -33,7 +34,7 @@ from provisioner.azure.pace import Pace
 from provisioner.azure.pools import Pool, read_pool
 from provisioner.azure.settings import AzureSettings
 from provisioner.azure.translate import retry_after, to_cloud_error, translated
-from provisioner.errors import CloudError, OperationInProgress, Throttled
+from provisioner.errors import CloudError, CloudUnavailable, OperationInProgress, Throttled
 
 _RETRIES = 3
 _BACKOFF = 0.8  # seconds: the first retry is immediate, then 1.6 and 3.2
@@ -156,6 +157,33 @@ class Arm:
                 if look.status().lower() not in ("failed", "canceled"):
                     raise
                 return Progress(operation, True, error=_failure(error, look.status()))
+
+    async def read(self, path: str, **query: str) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """GET of any resource that the SDK's package does not cover; its JSON object and the reply's headers."""
+        return await self._read(HttpRequest("GET", self._base + path, params=query))
+
+    async def read_all(self, path: str, **query: str) -> Sequence[dict[str, Any]]:
+        """The items of a list, from all its pages."""
+        request = HttpRequest("GET", self._base + path, params=query)
+        items: list[dict[str, Any]] = []
+        while True:
+            body, _ = await self._read(request)
+            items += body.get("value") or []
+            link = body.get("nextLink")
+            if not link:
+                return items
+            if _origin(link) != _origin(self._base):
+                raise CloudUnavailable(f"Azure's next page {link} is at another place; it is not asked")
+            request = HttpRequest("GET", link)
+
+    async def _read(self, request: HttpRequest) -> tuple[dict[str, Any], Mapping[str, str]]:
+        async with self._paced(self._reading):
+            reply: Any = await self._client.send_request(request)
+            reply.raise_for_status()
+            body = reply.json()
+            if not isinstance(body, dict):
+                raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for what cannot be read
+            return body, reply.headers
 
     def _look(self) -> _OneLook:
         return _OneLook(origin=self._base)

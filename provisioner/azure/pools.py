@@ -105,6 +105,7 @@ def to_instance(pool: Pool) -> Instance:
         owner=pool.owner,
         created_at=pool.created_at,
         stopped=pool.stopped,
+        capacity_type=pool.offering.capacity_type,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import quote
 
 
 class InvalidSettings(ValueError):
@@ -59,6 +60,7 @@ CLOUDS: Mapping[str, Cloud] = {
     )
 }
 _MAX_OPERATIONS = 32
+_POLL_INTERVAL = 15
 _SHORT = {"public": "AzurePublicCloud", "usgovernment": "AzureUSGovernmentCloud", "china": "AzureChinaCloud"}
 
 
@@ -74,6 +76,7 @@ class AzureSettings:
         ca_file: certificate authority of both, where it is not one that everybody trusts.
         subnet_id: resource ID of the subnet for new nodes; empty leaves it to AKS.
         max_operations: how many operations on the cluster's pools at a time are ever tried.
+        poll_interval: seconds between two looks at an operation, where Azure asks for none.
     """
 
     subscription_id: str
@@ -89,11 +92,26 @@ class AzureSettings:
     ca_file: str = ""
     subnet_id: str = ""
     max_operations: int = _MAX_OPERATIONS
+    poll_interval: int = _POLL_INTERVAL
 
     @property
     def arm(self) -> str:
         """Base URL of the Resource Manager, without a slash at its end."""
         return (self.endpoint or self.cloud.endpoint).rstrip("/")
+
+    @property
+    def subscription_path(self) -> str:
+        """ARM's path of the subscription."""
+        return f"/subscriptions/{quote(self.subscription_id, safe='')}"
+
+    @property
+    def cluster_path(self) -> str:
+        """ARM's path of the cluster."""
+        group, cluster = quote(self.resource_group, safe="()"), quote(self.cluster, safe="")
+        return (
+            f"{self.subscription_path}/resourceGroups/{group}"
+            f"/providers/Microsoft.ContainerService/managedClusters/{cluster}"
+        )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> AzureSettings:
@@ -129,7 +147,8 @@ class AzureSettings:
             endpoint=endpoint,
             ca_file=value("AZURE_CA_FILE"),
             subnet_id=value("AZURE_SUBNET_ID"),
-            max_operations=_positive("AZURE_MAX_OPERATIONS", value("AZURE_MAX_OPERATIONS")),
+            max_operations=_positive("AZURE_MAX_OPERATIONS", value("AZURE_MAX_OPERATIONS"), _MAX_OPERATIONS),
+            poll_interval=_positive("AZURE_POLL_INTERVAL", value("AZURE_POLL_INTERVAL"), _POLL_INTERVAL),
         )
 
 
@@ -151,9 +170,9 @@ def _credential(name: str, deployment_mode: str) -> Credential:
         raise InvalidSettings(f"AZURE_CREDENTIAL={name}: not one of {', '.join(Credential)}") from None
 
 
-def _positive(name: str, text: str) -> int:
+def _positive(name: str, text: str, default: int) -> int:
     if not text:
-        return _MAX_OPERATIONS
+        return default
     if not text.isdigit() or int(text) < 1:
         raise InvalidSettings(f"{name}={text}: not a whole number above 0")
     return int(text)

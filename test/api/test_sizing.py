@@ -291,6 +291,25 @@ def test_tuning(name: str, method: str, instance_type: str, possible: bool, comf
     assert (found.possible, found.comfortable) == (possible, comfortable)
 
 
+def test_the_batch_grows_with_the_memory_that_is_left() -> None:
+    """qlora leaves more room than lora, a larger GPU more than a small one, and no room is no sample."""
+    name = "phi-3-mini-4k-instruct"
+    small, large = gpus("Standard_NC6s_v3"), gpus("Standard_NC24ads_A100_v4")
+    batches = [
+        found.batch
+        for found in (
+            tuning_fit(preset(name), *case) for case in (("lora", small), ("qlora", small), ("lora", large))
+        )
+        if found is not None and found.batch is not None
+    ]
+    nothing = tuning_fit(preset("falcon-40b"), "lora", small)
+
+    assert len(batches) == 3
+    assert 1 <= batches[0] < batches[1] < batches[2]
+    assert nothing is not None
+    assert nothing.batch == 0
+
+
 def test_no_tuning() -> None:
     """A preset that cannot be tuned has no verdict."""
     assert tuning_fit(preset("phi-3-mini-4k-instruct"), "lora", A10) is not None

@@ -33,6 +33,7 @@ OLD_ENOUGH = {
     "v1/ServiceAccount",
     "v1/Service",
     "apps/v1/Deployment",
+    "apps/v1/DaemonSet",
     "rbac.authorization.k8s.io/v1/ClusterRole",
     "rbac.authorization.k8s.io/v1/ClusterRoleBinding",
     "rbac.authorization.k8s.io/v1/Role",
@@ -171,7 +172,9 @@ def test_no_role_is_wide() -> None:
             assert name == "kaito-machine" or not ("nodes" in rule["resources"] and "delete" in rule["verbs"])
 
 
-@pytest.mark.parametrize("folder", ["crd", "rbac", "manager", "webhook", "nodeclaim", "default", "prometheus"])
+@pytest.mark.parametrize(
+    "folder", ["crd", "rbac", "manager", "webhook", "nodeclaim", "device-plugin", "default", "prometheus"]
+)
 def test_kustomize_builds(folder: str) -> None:
     """Every kustomization builds, and config/default holds each object once."""
     kubectl = os.environ.get("KUBEBUILDER_ASSETS", "") + "/kubectl"
@@ -226,6 +229,11 @@ ALLOWED = [
     ("workspace", "create", "machines.karpenter.sh", ""),
     ("workspace", "patch", "deployments.apps", "default"),
     ("workspace", "create", "services", "default"),
+    ("workspace", "patch", "statefulsets.apps", "default"),
+    ("workspace", "patch", "configmaps", "default"),
+    ("workspace", "watch", "configmaps", "default"),
+    ("workspace", "delete", "controllerrevisions.apps", "default"),
+    ("workspace", "delete", "pods", "default"),
     ("workspace", "patch", "nodes", ""),
     ("workspace", "create", "events.events.k8s.io", "default"),
     ("workspace", "update", "leases.coordination.k8s.io", "kaito-system"),
@@ -238,6 +246,9 @@ ALLOWED = [
     ("machine", "delete", "machines.karpenter.sh", ""),
     ("machine", "delete", "nodes", ""),
     ("machine", "delete", "pods", "default"),
+    ("machine", "create", "pods/eviction", "default"),
+    ("machine", "list", "nodeclaims.karpenter.sh", ""),
+    ("machine", "patch", "nodeclaims.karpenter.sh/status", ""),
     ("machine", "create", "leases.coordination.k8s.io", "kaito-system"),
 ]
 DENIED = [
@@ -246,9 +257,13 @@ DENIED = [
     ("workspace", "create", "secrets", "default"),
     ("workspace", "patch", "validatingwebhookconfigurations.admissionregistration.k8s.io", ""),
     ("workspace", "delete", "nodes", ""),
+    ("workspace", "create", "pods", "default"),
+    ("workspace", "delete", "persistentvolumeclaims", "default"),
     ("workspace", "patch", "machines.karpenter.sh/status", ""),
     ("workspace", "update", "leases.coordination.k8s.io", "kube-system"),
     ("machine", "create", "machines.karpenter.sh", ""),
+    ("machine", "create", "nodeclaims.karpenter.sh", ""),
+    ("machine", "create", "nodes", ""),
     ("machine", "get", "secrets", "default"),
     ("machine", "patch", "deployments.apps", "default"),
     ("machine", "patch", "workspaces.kaito.sh", "default"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from controllers.machine.model import (
     DeleteInstance,
     DeleteMachine,
     DeleteNode,
-    DeletePod,
+    EvictPod,
     Limits,
     Observation,
     PatchNode,
@@ -240,7 +241,9 @@ def test_the_node_is_made_the_machines_own_in_one_patch() -> None:
         "kaito.sh/workspace": "w",
         "apps": "phi-3",
         "karpenter.sh/registered": "true",
+        "accelerator": "nvidia",
     }
+    assert patch.patch["metadata"]["finalizers"] == [FINALIZER]
     assert patch.patch["metadata"]["ownerReferences"][0]["uid"] == "u1"
     assert patch.patch["spec"]["taints"] == [own_taint, {"key": "sku", "value": "gpu", "effect": "NoSchedule"}]
     assert plan.status["nodeName"] == "ws1"
@@ -327,7 +330,9 @@ def test_a_machine_whose_node_never_comes_is_given_up() -> None:
     obs = Observation(launched, limits=Limits(registration=900))
 
     assert decide(obs, NOW + timedelta(seconds=100)).requeue_after == 800
-    assert decide(obs, NOW + timedelta(seconds=900)).actions == (DeleteMachine("u1"),)
+    (given_up,) = decide(obs, NOW + timedelta(seconds=900)).actions
+    assert isinstance(given_up, DeleteMachine)
+    assert (given_up.uid, given_up.reason) == ("u1", "RegistrationTimeout")
 
 
 def pod(name: str, **changes: Any) -> dict[str, Any]:
@@ -339,12 +344,15 @@ DELETING = {"deletionTimestamp": STAMP}
 
 
 def test_termination_empties_the_node_first() -> None:
-    """The node is cordoned and its pods asked to leave; the instance lives on meanwhile."""
+    """The node is cordoned, then its pods are asked to leave; the instance lives on meanwhile."""
+    cordoned = node(taints=[{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}])
+    cordoned["spec"]["unschedulable"] = True
+    cordoned["metadata"]["labels"]["node.kubernetes.io/exclude-from-external-load-balancers"] = "karpenter"
     obs = Observation(
         machine(conditions=ALL, **DELETING),
         asked=True,
         instance=instance(),
-        nodes=(node(),),
+        nodes=(cordoned,),
         pods=(
             pod("model"),
             pod("leaving", metadata={"deletionTimestamp": STAMP}),
@@ -353,13 +361,17 @@ def test_termination_empties_the_node_first() -> None:
         ),
     )
 
+    first = decide(replace(obs, nodes=(node(),)), NOW)
     plan = decide(obs, NOW)
 
-    assert plan.actions == (
-        PatchNode("ws1", {"spec": {"unschedulable": True}}),
-        DeletePod("default", "model", "model"),
-    )
-    assert plan.cloud is None
+    (cordon,) = first.actions
+    assert isinstance(cordon, PatchNode)
+    assert cordon.patch["spec"] == {
+        "taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}],
+        "unschedulable": True,
+    }
+    assert plan.actions == (EvictPod("default", "model", "model"),)
+    assert first.cloud is plan.cloud is None
     assert conditions(plan)["Ready"] == ("False", "Draining")
 
     late = decide(obs, NOW + timedelta(seconds=obs.limits.drain))
@@ -369,7 +381,7 @@ def test_termination_empties_the_node_first() -> None:
 @pytest.mark.parametrize(
     ("found", "nodes", "actions", "cloud"),
     [
-        (instance(), (node(),), (), DeleteInstance()),
+        (instance(), (), (), DeleteInstance()),
         (instance(InstanceState.DELETING), (node(),), (), None),
         (None, (node(),), (DeleteNode("ws1", "n1"), RemoveFinalizer()), None),
         (None, (), (RemoveFinalizer(),), None),
@@ -414,8 +426,9 @@ def test_waiting_for_quota_does_not_delay_a_deletion() -> None:
     book = AttemptBook()
     error = QuotaExceeded("no")
 
-    assert book.failed(machine(), error, NOW) == Attempts(1, NOW + timedelta(seconds=60))
-    assert book.failed(machine(), error, NOW) == Attempts(2, NOW + timedelta(seconds=120))
+    assert book.failed(machine(), error, NOW) == Attempts(1, NOW + timedelta(seconds=60), since=NOW)
+    later = NOW + timedelta(seconds=60)
+    assert book.failed(machine(), error, later) == Attempts(2, later + timedelta(seconds=120), since=NOW)
     assert book.of(machine(**DELETING)) == Attempts()
     assert book.of(machine(uid="u2")) == Attempts()
     book.forget("ws1")

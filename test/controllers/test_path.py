@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from controllers.resources import MACHINES, WORKSPACES
-from controllers.workspace.nodes import machine_name
+from controllers.workspace.made import machine_name
 from manager.errors import NotFound
 from manager.resources import DEPLOYMENTS, EVENTS_V1, NODES, PODS, SERVICES
 from provisioner.testing import Fault
@@ -122,7 +122,7 @@ async def test_a_refusal_of_the_cloud_is_told_at_once_and_got_over(world: Any) -
     async with world.operator():
         told = await world.becomes("WorkspaceReady", "False", "Throttled")
         assert "slow down" in told["message"]
-        assert "Next attempt at" in told["message"]
+        assert "waiting for the cloud" in told["message"]
         fault.times = 0
         await world.becomes("WorkspaceReady", "True")
         await _event(world, "w", "Throttled")

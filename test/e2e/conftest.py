@@ -32,14 +32,15 @@ Obj = dict[str, Any]
 class Stack:
     """See the module. ``kind`` is ``embedded`` or ``real``."""
 
-    def __init__(self, kind: str, home: Path, kubectl: str) -> None:
+    def __init__(self, kind: str, home: Path, kubectl: str, **options_: Any) -> None:
         self.kind = kind
         self.kubectl = kubectl
-        options = Options.of(home, node_delay=1.0)
+        options = Options.of(home, node_delay=1.0, **options_)
         home.mkdir(parents=True, exist_ok=True)
         self.cluster = Cluster(options, choose_ports(options))
         self.cluster.write_node_token()
         self._plane: ControlPlane | None = None
+        self.more_node_flags: list[str] = []
         self._node_flags: list[str] = []
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -69,16 +70,23 @@ class Stack:
             self.start("apiserver")
         asyncio.run(self.cluster.install(self.config))
         self.start("node")
+        if self.cluster.is_azure:
+            self.start("arm")
         self.start("operator")
 
     def start(self, name: str) -> None:
         """Start one process and wait until it is ready."""
         child: Child = getattr(self.cluster, name)()
         child.log.parent.mkdir(exist_ok=True)
-        flags = self._node_flags if name == "node" else []
+        flags = [*self._node_flags, *self.more_node_flags] if name == "node" else []
         with child.log.open("ab") as log:
             self._running[name] = subprocess.Popen(
-                [*child.argv, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [*child.argv, *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **child.environment},
             )
         deadline = time.monotonic() + 60
         while not asyncio.run(_ready(child)):
@@ -147,16 +155,30 @@ async def _ready(child: Child) -> bool:
     return await child.ready()
 
 
-@pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The product, running."""
+def _kubectl() -> str:
     from shutil import which
 
     kubectl = os.environ.get("KUBEBUILDER_ASSETS", "") + "/kubectl"
     kubectl = kubectl if os.access(kubectl, os.X_OK) else which("kubectl") or ""
     if not kubectl:
         pytest.skip("kubectl is not installed")
-    running = Stack(request.param, tmp_path_factory.mktemp(f"stack-{request.param}"), kubectl)
+    return kubectl
+
+
+@pytest.fixture(scope="session")
+def make_stack(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Stack]:
+    """Makes a product of its own that has not been started; whoever asks for it stops it."""
+
+    def make(kind: str, **options: Any) -> Stack:
+        return Stack(kind, tmp_path_factory.mktemp(f"own-{kind}"), _kubectl(), **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The product, running."""
+    running = Stack(request.param, tmp_path_factory.mktemp(f"stack-{request.param}"), _kubectl())
     try:
         running.start_all()
         yield running

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -15,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
 from inference_server.app import make_app
+from inference_server.oci.client import new_session
 from inference_server.protocol import (
     AdapterRefused,
     EngineDead,
@@ -30,6 +35,8 @@ from inference_server.server import make_shim
 from inference_server.settings import ServeSettings
 from inference_server.shim import Shim
 from inference_server.testing.served import Served
+from kaito.local.registry.server import make_registry
+from kaito.local.registry.storage import Storage
 
 
 @dataclass
@@ -55,6 +62,7 @@ class ScriptedEngine:
     refuse_adapters: set[str] = field(default_factory=set)
     answered_with: list[AdapterSlot | None] = field(default_factory=list)
     steps: int = 0
+    model: Path | None = None  # where it was told that the files are
     openai_calls: list[tuple[str, object, str]] = field(default_factory=list)
 
     @property
@@ -75,7 +83,8 @@ class ScriptedEngine:
             return (b"data: " + piece.text.encode() + b"\n\n" async for piece in pieces)
         return Whole(200, b"".join([piece.text.encode() async for piece in pieces]))
 
-    async def start(self) -> EngineInfo:
+    async def start(self, model: Path | None = None) -> EngineInfo:
+        self.model = model
         self.started.set()
         if self.start_gate is not None:
             await self.start_gate.wait()
@@ -215,3 +224,70 @@ def served(_shared: _Shared) -> Served:
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as client:
         yield client
+
+
+# ------------------------------------------------------------------ registries
+
+
+@dataclass(frozen=True)
+class LocalRegistry:
+    """A registry on this machine: ours, or somebody else's program."""
+
+    host: str
+    kind: str
+    root: Path | None = None
+
+
+@pytest.fixture(scope="session")
+def foreign_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
+    """Debian's docker-registry, one process for the session."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("docker-registry is not installed")
+    folder = tmp_path_factory.mktemp("docker-registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    config = folder / "config.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '127.0.0.1:{port}', secret: test}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}}}\n"
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.05)
+        yield LocalRegistry(f"127.0.0.1:{port}", "foreign", folder / "data")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+async def own_registry(tmp_path: Path) -> AsyncIterator[LocalRegistry]:
+    """Our own registry, in this process."""
+    async with TestServer(make_registry(Storage(tmp_path / "registry"))) as server:
+        yield LocalRegistry(f"127.0.0.1:{server.port}", "own", tmp_path / "registry")
+
+
+@pytest.fixture(params=["own", "foreign"])
+async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalRegistry]:
+    """Both of them, one after the other."""
+    if request.param == "foreign":
+        yield request.getfixturevalue("foreign_registry")
+        return
+    async with TestServer(make_registry(Storage(tmp_path / "registry"))) as server:
+        yield LocalRegistry(f"127.0.0.1:{server.port}", "own", tmp_path / "registry")
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with new_session() as session:
+        yield session

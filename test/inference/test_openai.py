@@ -29,10 +29,12 @@ WEATHER = {
     "function": {
         "name": "weather",
         "description": "The weather of a city",
+        "strict": True,  # hold the arguments to the schema
         "parameters": {
             "type": "object",
             "properties": {"city": {"enum": ["Paris", "Rome"]}},
             "required": ["city"],
+            "additionalProperties": False,
         },
     },
 }

@@ -45,7 +45,10 @@ def test_help_teaches_where_to_start() -> None:
         assert command in shown
 
 
-@pytest.mark.parametrize("command", [c.callback.__name__ for c in cli.app.registered_commands if c.callback])
+@pytest.mark.parametrize(
+    "command",
+    [c.callback.__name__.replace("_", "-") for c in cli.app.registered_commands if c.callback],
+)
 def test_every_command_has_help(command: str) -> None:
     """Each command and each of its options says what it does."""
     from typer.main import get_command

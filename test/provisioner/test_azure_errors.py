@@ -6,9 +6,11 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kaito.local.fakearm import Fault, Rules
 from kaito.local.fakearm.answers import ANSWERS
@@ -23,124 +25,29 @@ Make = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a person reads in a condition: the reason, the message and the next step."""
+    """What a person reads in a condition, and when the operator tries again."""
 
     reason: str
     message: str
     next_step: str
-    terminal: bool = False
+    terminal: bool
+    retry: tuple[float, float]
 
 
-CAPACITY = "Wait for capacity, or choose another instanceType or region."
-WAIT = "Nothing to do; the operator tries again when the other operation has ended."
-SLOWER = "Nothing to do; the operator slows down as the cloud asked."
-ROLE = (
-    "Give the provisioner's identity the role Contributor on the managed cluster, "
-    "and check that its federated credential names this service account."
-)
-SETTINGS = (
-    "Correct ARM_SUBSCRIPTION_ID, ARM_RESOURCE_GROUP and AZURE_CLUSTER_NAME of the provisioner and start it again."
-)
-POLICY = "Change the policy that forbids it, or choose another instanceType."
-CHANGE = "Correct what the message names; the operator does not try again until the Machine changes."
-REACHABLE = "Check that the cloud's address is right and reachable from the provisioner."
+ROWS = yaml.safe_load((Path(__file__).parent / "refusals.yaml").read_text())
 
 
-def words(answer: str) -> str:
-    """Azure's own, which are kept."""
-    return ANSWERS[answer].message.rstrip(".")
+def expected(row: dict[str, Any]) -> Told:
+    return Told(row["reason"], row["message"], row["next"], row["terminal"], (row["retry"][0], row["retry"][1]))
 
 
-TABLE = {
-    "quota": Told(
-        "QuotaExceeded",
-        "the quota standardNCADSA100v4Family in eastus is too small: this needs 24 more vCPUs, 0 are left",
-        "Have the quota standardNCADSA100v4Family raised (https://aka.ms/azure-quota), "
-        "or choose another instanceType or region.",
-    ),
-    "quota-crp": Told(
-        "QuotaExceeded",
-        "the quota standardNCSv3Family Cores in eastus is too small: "
-        "this needs 6 more vCPUs, the limit is 12, 8 are in use",
-        "Have the quota standardNCSv3Family Cores raised to at least 14 (https://aka.ms/azure-quota), "
-        "or choose another instanceType or region.",
-    ),
-    "quota-not-allowed": Told(
-        "QuotaExceeded",
-        "the quota standardNCSv3Family Cores in eastus is too small: "
-        "this needs 6 more vCPUs, the limit is 12, 8 are in use",
-        "Have the quota standardNCSv3Family Cores raised to at least 14 (https://aka.ms/azure-quota), "
-        "or choose another instanceType or region.",
-    ),
-    "quota-regional": Told(
-        "QuotaExceeded",
-        "the quota Total Regional vCPUs in westus2 is too small: this needs 24 more vCPUs, 4 are left",
-        "Have the quota Total Regional vCPUs raised (https://aka.ms/azure-quota), "
-        "or choose another instanceType or region.",
-    ),
-    "sku": Told(
-        "SkuNotAvailable",
-        "The requested VM size Standard_NC6s_v3 is not available in location 'eastus'",
-        "Choose an instanceType that this region offers; the operator does not try this one again.",
-        terminal=True,
-    ),
-    "sku-restricted": Told("CapacityUnavailable", words("sku-restricted"), CAPACITY),
-    "not-in-subscription": Told(
-        "SkuNotAllowedInSubscription",
-        "The VM size of Standard_NC6s_v3 is not allowed in your subscription in location 'eastus'. "
-        "The available VM sizes are 'standard_b2ms,standard_d2s_v5'",
-        "Ask Azure support to allow the size in this subscription and make the Workspace anew, "
-        "or choose another instanceType; the operator does not try this one again.",
-        terminal=True,
-    ),
-    "allocation": Told("CapacityUnavailable", words("allocation"), CAPACITY),
-    "allocation-zonal": Told("CapacityUnavailable", words("allocation-zonal"), CAPACITY),
-    "overconstrained": Told("CapacityUnavailable", words("overconstrained"), CAPACITY),
-    "overconstrained-zonal": Told("CapacityUnavailable", words("overconstrained-zonal"), CAPACITY),
-    "in-progress": Told("OperationInProgress", words("in-progress"), WAIT),
-    "another-operation": Told("OperationInProgress", words("another-operation"), WAIT),
-    "conflict": Told("OperationInProgress", words("conflict"), WAIT),
-    "preempted": Told("OperationInProgress", words("preempted"), WAIT),
-    "throttled": Told("Throttled", words("throttled"), SLOWER),
-    "throttled-subscription": Told("Throttled", words("throttled-subscription"), SLOWER),
-    "internal": Told("CloudUnavailable", "An internal error occurred (InternalServerError)", REACHABLE),
-    "unavailable": Told(
-        "CloudUnavailable", "The service is temporarily unavailable (ServiceUnavailable)", REACHABLE
-    ),
-    "unauthorized": Told("AuthorizationFailed", "The access token is invalid", ROLE),
-    "forbidden": Told("AuthorizationFailed", words("forbidden"), ROLE),
-    "linked-forbidden": Told("AuthorizationFailed", words("linked-forbidden"), ROLE),
-    "policy": Told("OperationNotAllowed", words("policy"), POLICY),
-    "locked": Told("OperationNotAllowed", words("locked"), POLICY),
-    "not-allowed": Told("OperationNotAllowed", "The cluster is stopped; start it first", POLICY),
-    "invalid": Told("InvalidRequest", words("invalid"), CHANGE, terminal=True),
-    "invalid-content": Told("InvalidRequest", words("invalid-content"), CHANGE, terminal=True),
-    "unregistered": Told("ProvisionerMisconfigured", words("unregistered"), SETTINGS),
-    "bad-request": Told(
-        "CloudOperationFailed",
-        "Something about the request is wrong (BadRequest)",
-        "Look up the cloud's error code; the operator keeps trying.",
-    ),
-    "no-pool": Told(
-        "InstanceNotFound",
-        "Agent Pool not found",
-        "Nothing to do; the operator creates the instance when a Machine asks for it.",
-    ),
-    "no-resource": Told(
-        "InstanceNotFound",
-        words("no-resource"),
-        "Nothing to do; the operator creates the instance when a Machine asks for it.",
-    ),
-    "no-cluster": Told("ProvisionerMisconfigured", words("no-cluster"), SETTINGS),
-    "no-parent": Told("ProvisionerMisconfigured", words("no-parent"), SETTINGS),
-    "no-group": Told("ProvisionerMisconfigured", "Resource group 'rg' could not be found", SETTINGS),
-    "no-subscription": Told("ProvisionerMisconfigured", "The subscription 's' could not be found", SETTINGS),
-}
+TABLE = {answer: expected(row) for answer, row in ROWS.items()}
 
 
 def told(error: CloudError) -> Told:
     """What an error says."""
-    return Told(error.reason, error.message, error.next_step, error.terminal)
+    policy = (error.policy.first, error.policy.cap)
+    return Told(error.reason, error.message, error.next_step, error.terminal, policy)
 
 
 def test_the_table_has_every_answer_that_is_known() -> None:
@@ -159,7 +66,7 @@ async def test_a_refusal_of_the_put(azure_with: Make, ask: Ask, answer: str, bod
     with pytest.raises(CloudError) as caught:
         await provider.create(ask(provider))
 
-    assert told(caught.value) == TABLE[answer]
+    assert told(caught.value) == expected(ROWS[answer] | ROWS[answer].get("put", {}))
     assert caught.value.code == ANSWERS[answer].code
     assert azure.arm.pools.pools == {}
 

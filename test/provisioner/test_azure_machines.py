@@ -153,8 +153,10 @@ async def clean_up(client: Client) -> None:
         except NotFound:
             pass  # it was only waiting for its finalizer
     for node in (await client.list(NODES, label_selector="agentpool")).items:
+        name = node["metadata"]["name"]
         try:
-            await client.delete(NODES, node["metadata"]["name"])
+            await client.delete(NODES, name)
+            await client.patch(NODES, name, {"metadata": {"finalizers": None}})
         except NotFound:
             pass  # its instance went at this moment
 

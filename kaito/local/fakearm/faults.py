@@ -16,7 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from kaito.local.fakearm.answers import ANSWERS, Answer
 
-Verb = Literal["put", "get", "list", "delete", "poll", "create-operation", "delete-operation"]
+Verb = Literal[
+    "put",
+    "get",
+    "list",
+    "delete",
+    "poll",
+    "create-operation",
+    "delete-operation",
+    "cluster",
+    "usages",
+    "skus",
+    "permissions",
+]
 
 
 class InvalidRules(ValueError):
@@ -81,6 +93,13 @@ class Throttle(_Strict):
     retry_after: int = 1
 
 
+class Usage(_Strict):
+    """One quota of vCPUs: of a family (``standardNCSv3Family``), of the region (``cores``), of spot machines."""
+
+    used: int = Field(default=0, ge=0)
+    limit: int = Field(ge=0)
+
+
 class Rules(_Strict):
     """Everything that may be said about the stand-in's behaviour.
 
@@ -90,6 +109,9 @@ class Rules(_Strict):
         retry_after: header of accepted operations and of their polls; 0 sends none.
         page_size: of lists; 0 is everything on one page.
         honours_if_none_match: whether a create-only PUT is refused where there is a pool.
+        usages: quotas other than the generous usual one.
+        withheld: sizes that the region does not give to this subscription.
+        allowed: the actions that the caller's role allows; shell patterns as ARM writes them.
     """
 
     create_seconds: float | None = None
@@ -100,6 +122,9 @@ class Rules(_Strict):
     reads: Throttle | None = None
     writes: Throttle | None = None
     honours_if_none_match: bool = True
+    usages: dict[str, Usage] = Field(default_factory=dict)
+    withheld: list[str] = Field(default_factory=list)
+    allowed: list[str] = Field(default_factory=lambda: ["*"])
     faults: list[Fault] = Field(default_factory=list)
 
     @classmethod

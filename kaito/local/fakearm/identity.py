@@ -6,6 +6,7 @@ In: a federated token at ``/<tenant>/oauth2/v2.0/token``, or a request for the m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -21,11 +22,13 @@ class Identity:
         tokens: the access tokens that are good.
         refuse: words of the identity service with which every request is refused; empty grants them.
         asked: the forms and queries that came, in order.
+        changed: called when there is a new token.
     """
 
     tokens: set[str] = field(default_factory=set)
     refuse: str = ""
     asked: list[dict[str, str]] = field(default_factory=list)
+    changed: Callable[[], None] = lambda: None
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -59,4 +62,5 @@ class Identity:
     def _new(self) -> str:
         token = f"access-{len(self.tokens) + 1}"
         self.tokens.add(token)
+        self.changed()
         return token

@@ -45,7 +45,9 @@ class Pools:
     """One cluster.
 
     Attributes:
+        changed: called after every change.
         most: the largest number of operations that were under way together; the proof of a limit.
+        count: of all operations so far.
     """
 
     subscription: str
@@ -55,7 +57,9 @@ class Pools:
     on_node: OnNode | None = None
     pools: dict[str, Json] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
+    changed: Callable[[], None] = lambda: None
     most: int = 0
+    count: int = 0
 
     @property
     def node_group(self) -> str:
@@ -74,11 +78,13 @@ class Pools:
 
     def start(self, verb: str, pool: str, body: Json, now: datetime) -> Operation:
         """Accept a creation (or update) or a deletion."""
-        operation = Operation(f"op-{len(self.operations) + 1:06d}", verb, pool)
+        self.count += 1
+        operation = Operation(f"op-{self.count:06d}", verb, pool)
         self.operations[operation.id] = operation
         self.most = max(self.most, len(self.under_way()))
         if verb == "delete":
             self.pools[pool]["properties"]["provisioningState"] = "Deleting"
+            self.changed()
             return operation
         known = self.pools.get(pool)
         properties: Json = {**(body.get("properties") or {})}
@@ -97,6 +103,7 @@ class Pools:
             "properties": properties,
             "systemData": {"createdAt": created},
         }
+        self.changed()
         return operation
 
     async def end(self, operation: Operation) -> None:
@@ -108,6 +115,7 @@ class Pools:
         elif operation.pool in self.pools:
             self._fail(operation)
         operation.status = operation.outcome
+        self.changed()
 
     async def _succeed(self, operation: Operation) -> None:
         pool = self.pools.get(operation.pool)

@@ -17,11 +17,13 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from kaito.local.fakearm import account
 from kaito.local.fakearm.answers import ANSWERS, Answer
 from kaito.local.fakearm.faults import Fault, Rules, Throttle, Verb
 from kaito.local.fakearm.identity import Identity
 from kaito.local.fakearm.journal import Exchange, Journal
-from kaito.local.fakearm.pools import OnNode, Operation, Pools
+from kaito.local.fakearm.pools import KUBERNETES, OnNode, Operation, Pools
+from kaito.local.fakearm.state import load, save
 
 Json = dict[str, Any]
 _CLUSTER = (
@@ -29,6 +31,7 @@ _CLUSTER = (
     "/managedClusters/{cluster}"
 )
 _OPERATIONS = "/subscriptions/{subscription}/providers/Microsoft.ContainerService/locations/{location}/operations"
+_COMPUTE = "/subscriptions/{subscription}/providers/Microsoft.Compute"
 _OPERATIONS_VERSION = "2017-08-31"  # AKS's operations have an api-version of their own
 
 
@@ -49,19 +52,24 @@ class FakeArm:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         host: str = "127.0.0.1",
         port: int = 0,
+        plain_port: int = 0,
+        state: Path | None = None,
     ) -> None:
         """Args:
         certificate, key: of the server; the names in it must cover ``host``.
         on_node: called before an operation ends well, with "added" or "deleted" and the Node object.
+        plain_port: of the metadata service and ``/healthz``, over plain HTTP.
+        state: file that keeps pools, operations and tokens over a restart.
         """
         self.rules = rules or Rules()
         self.journal = Journal()
         self.identity = Identity()
         self.pools = Pools(subscription, group, cluster, location, on_node)
+        self._state = state
         self.url = ""
         self.metadata_url = ""  # of the machine's metadata service, which is plain HTTP
         self._files = (certificate, key)
-        self._address = (host, port)
+        self._address = (host, port, plain_port)
         self._now = now
         self._buckets: dict[str, tuple[float, float]] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -75,16 +83,25 @@ class FakeArm:
         app.router.add_put(_CLUSTER + "/agentPools/{pool}", self._serve("put", self._put))
         app.router.add_delete(_CLUSTER + "/agentPools/{pool}", self._serve("delete", self._delete))
         app.router.add_get(_OPERATIONS + "/{id}", self._serve("poll", self._poll))
+        app.router.add_get(_CLUSTER, self._serve("cluster", self._cluster))
+        app.router.add_get(
+            _CLUSTER + "/providers/Microsoft.Authorization/permissions",
+            self._serve("permissions", self._permissions),
+        )
+        app.router.add_get(_COMPUTE + "/locations/{location}/usages", self._serve("usages", self._usages))
+        app.router.add_get(_COMPUTE + "/skus", self._serve("skus", self._skus))
+        app.router.add_get("/healthz", _healthy)
         app.add_routes(self.identity.routes())
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*self._files)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        host, port = self._address
+        host, port, plain_port = self._address
         await web.TCPSite(self._runner, host, port, ssl_context=context).start()
-        await web.TCPSite(self._runner, host, 0).start()
+        await web.TCPSite(self._runner, host, plain_port).start()
         (_, secure), (_, plain) = (address[:2] for address in self._runner.addresses)
         self.url, self.metadata_url = f"https://{host}:{secure}", f"http://{host}:{plain}"
+        self._take_up()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -101,6 +118,16 @@ class FakeArm:
         for operation in self.pools.under_way():
             if operation.pool == pool:
                 await self.pools.end(operation)
+
+    def _take_up(self) -> None:
+        """Go on from what the state file says; an operation that was under way starts its time anew."""
+        if self._state is None:
+            return
+        path = self._state
+        load(path, self.pools, self.identity.tokens)
+        self.pools.changed = self.identity.changed = lambda: save(path, self.pools, self.identity.tokens)
+        for operation in self.pools.under_way():
+            self._time(operation, self._seconds(operation))
 
     # ------------------------------------------------------------------ the gateway
 
@@ -161,7 +188,7 @@ class FakeArm:
         asked, pools = request.match_info, self.pools
         if asked["subscription"] != pools.subscription:
             return _refusal(ANSWERS["no-subscription"])
-        if verb == "poll":
+        if "group" not in asked:  # an operation, or one of the compute service's lists
             return None
         if asked["group"].lower() != pools.group.lower():
             return _refusal(ANSWERS["no-group"])
@@ -172,14 +199,31 @@ class FakeArm:
     # ------------------------------------------------------------------ what is asked
 
     async def _list(self, request: web.Request, _: Json) -> web.Response:
-        items = list(self.pools.pools.values())
+        return self._page(request, list(self.pools.pools.values()))
+
+    def _page(self, request: web.Request, items: list[Json]) -> web.Response:
         size = self.rules.page_size or len(items) or 1
         start = int(request.query.get("skip", 0))
         body: Json = {"value": items[start : start + size]}
         if start + size < len(items):
-            # ARM's links carry an api-version of their own making; a client puts its own in.
-            body["nextLink"] = f"{self.url}{self.pools.path()}?api-version=2020-01-01&skip={start + size}"
+            # ARM's links carry an api-version of their own making; a client of agent pools puts its own in.
+            body["nextLink"] = f"{self.url}{request.path}?api-version=2020-01-01&skip={start + size}"
         return web.json_response(body)
+
+    async def _cluster(self, request: web.Request, _: Json) -> web.Response:
+        pools = self.pools
+        return web.json_response(
+            account.cluster(request.path, pools.cluster, pools.location, pools.node_group, KUBERNETES)
+        )
+
+    async def _permissions(self, request: web.Request, _: Json) -> web.Response:
+        return self._page(request, account.permissions(self.rules))
+
+    async def _usages(self, request: web.Request, _: Json) -> web.Response:
+        return self._page(request, account.usages(self.rules))
+
+    async def _skus(self, request: web.Request, _: Json) -> web.Response:
+        return self._page(request, account.skus(self.rules, self.pools.location))
 
     async def _get(self, request: web.Request, _: Json) -> web.Response:
         pool = self.pools.pools.get(request.match_info["pool"])
@@ -227,15 +271,21 @@ class FakeArm:
     def _start(self, verb: str, pool: str, body: Json, sku: str) -> Operation:
         operation = self.pools.start(verb, pool, body, self._now())
         ending: Verb = "create-operation" if verb == "create" else "delete-operation"
-        seconds = self.rules.create_seconds if verb == "create" else self.rules.delete_seconds
+        seconds = self._seconds(operation)
         for fault in self.rules.take(ending, pool, sku):
             operation.error = fault.refusal
             operation.outcome = fault.outcome
             seconds = None if seconds is None else seconds + fault.delay
+        self._time(operation, seconds)
+        return operation
+
+    def _seconds(self, operation: Operation) -> float | None:
+        return self.rules.create_seconds if operation.verb == "create" else self.rules.delete_seconds
+
+    def _time(self, operation: Operation, seconds: float | None) -> None:
         if seconds is not None:
             loop = asyncio.get_running_loop()
             self._timers[operation.id] = loop.call_later(seconds, self._end, operation)
-        return operation
 
     def _end(self, operation: Operation) -> None:
         del self._timers[operation.id]
@@ -283,6 +333,10 @@ class FakeArm:
                 dict(reply.headers),
             )
         )
+
+
+async def _healthy(request: web.Request) -> web.Response:
+    return web.Response(text="ok")
 
 
 def _no_pool() -> web.Response:

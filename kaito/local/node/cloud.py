@@ -102,7 +102,7 @@ class Cloud:
             "name": name,
             "instanceType": str(body.get("instanceType") or ""),
             "state": CREATING,
-            "providerID": f"local:///instances/{name}",
+            "providerID": str(body.get("providerID") or f"local:///instances/{name}"),
             "nodeName": name,
             "createdAt": datetime.fromtimestamp(self._clock(), UTC).isoformat().replace("+00:00", "Z"),
             "error": None,

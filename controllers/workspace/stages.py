@@ -1,0 +1,115 @@
+"""Where a Workspace is on its way, and how long the stages that lie behind it took.
+
+In: its Machines and pods. Out: the present stage with the time at which it began, and the completed ones. Pure;
+times are those that the objects bear, so that two observers find the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from api import catalog
+from api.conditions import (
+    MACHINE_INITIALIZED,
+    MACHINE_LAUNCHED,
+    MACHINE_REGISTERED,
+    Status,
+    conditions_of,
+    find,
+    parse_time,
+)
+from api.errors import UnknownPreset
+from controllers.workspace.history import Kind, Took
+from controllers.workspace.made import instance_type
+from controllers.workspace.model import Observation, Stage
+from controllers.workspace.pods import is_leaving, newest_revision
+from manager.types import Obj
+
+
+class At(NamedTuple):
+    """The stage that something is in."""
+
+    stage: Stage
+    since: datetime
+
+
+def kind_of(obs: Observation) -> Kind:
+    """What this Workspace is alike to."""
+    spec = obs.workspace.preset if obs.workspace else None
+    try:
+        preset = catalog.preset(spec.name) if spec else None
+    except UnknownPreset:
+        preset = None
+    asked = obs.workspace.resource.instance_type if obs.workspace else None
+    taken = asked or (instance_type(obs.machines[0]) if obs.machines else "")
+    return Kind(taken, preset.name if preset else "", preset.weights_bytes if preset else None)
+
+
+def present(obs: Observation) -> At | None:
+    """The earliest stage that anything of this Workspace is in; None when all are behind it, or none began."""
+    places = [place for machine in obs.machines if (place := _of_machine(machine)) is not None]
+    if not places:
+        living = newest_revision([pod for pod in obs.pods if not is_leaving(pod)])
+        places = [place for pod in living if (place := _of_pod(pod)) is not None]
+    order = list(Stage)
+    return min(places, key=lambda place: (order.index(place.stage), -place.since.timestamp()), default=None)
+
+
+def completed(obs: Observation) -> Iterator[Took]:
+    """The stages that Machines and pods of this Workspace show as done."""
+    for machine in obs.machines:
+        uid = str(machine["metadata"].get("uid") or "")
+        launched, joined = _since(machine, MACHINE_LAUNCHED), _since(machine, MACHINE_INITIALIZED)
+        yield from _took(Stage.MACHINE, uid, _created(machine), launched)
+        yield from _took(Stage.NODE, uid, launched, joined)
+    for pod in obs.pods:
+        uid = str(pod["metadata"].get("uid") or "")
+        statuses = (pod.get("status") or {}).get("containerStatuses") or []
+        if not statuses or any(item.get("restartCount") for item in statuses):
+            continue  # after a restart neither time belongs to the first start
+        started = _started(pod)
+        yield from _took(Stage.IMAGE, uid, _since(pod, "PodScheduled"), started)
+        yield from _took(Stage.MODEL, uid, started, _since(pod, "Ready"))
+
+
+def _took(stage: Stage, source: str, begin: datetime | None, end: datetime | None) -> Iterator[Took]:
+    if begin is not None and end is not None and end >= begin:
+        yield Took(stage, source, (end - begin).total_seconds())
+
+
+def _of_machine(machine: Obj) -> At | None:
+    created, launched = _created(machine), _since(machine, MACHINE_LAUNCHED)
+    if launched is None:
+        return At(Stage.MACHINE, created) if created else None
+    registered, joined = _since(machine, MACHINE_REGISTERED), _since(machine, MACHINE_INITIALIZED)
+    return At(Stage.NODE, launched) if registered is None or joined is None else None
+
+
+def _of_pod(pod: Obj) -> At | None:
+    if _since(pod, "Ready") is not None:
+        return None
+    scheduled, started = _since(pod, "PodScheduled"), _started(pod)
+    if started is not None:
+        return At(Stage.MODEL, started)
+    return At(Stage.IMAGE, scheduled) if scheduled else None
+
+
+def _created(obj: Obj) -> datetime | None:
+    return parse_time(obj["metadata"].get("creationTimestamp"))
+
+
+def _since(obj: Obj, kind: str) -> datetime | None:
+    """Since when the condition is True; None when it is not."""
+    found = find(conditions_of(obj), kind)
+    return found.last_transition_time if found is not None and found.status == Status.TRUE else None
+
+
+def _started(pod: Obj) -> datetime | None:
+    times = [
+        parse_time(((item.get("state") or {}).get("running") or {}).get("startedAt"))
+        for item in (pod.get("status") or {}).get("containerStatuses") or []
+    ]
+    known = [item for item in times if item is not None]
+    return max(known) if known and len(known) == len(times) else None

@@ -1,0 +1,66 @@
+"""How pods are replaced: new beside old where a GPU is free for it, else one after the other, groups at once.
+
+In: nodes, pods and what one pod needs. Out: a Deployment's strategy, or the pods of a group to let go. Pure. Old
+pods serve until the new ones are ready wherever there is room. The answer does not change because of the
+roll-out's own pods, or the room that the new pod takes would count as gone, and the old pod would be taken down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from controllers.nodes import readiness
+from controllers.workspace.gpus import allocatable, gpus_requested
+from manager.types import Obj
+
+_REVISION = "controller-revision-hash"  # the label by which a StatefulSet's pods show their revision
+
+
+def strategy(nodes: Sequence[Obj], own: Sequence[Obj], taken: Mapping[str, int], pod: Obj, replicas: int) -> Obj:
+    """The strategy of a Deployment of ``replicas`` pods with this spec.
+
+    ``nodes``: all that match the Workspace's labels; ``own``: its pods; ``taken``: GPUs of pods that are not the
+    Workspace's, by node.
+    """
+    beside = has_room(nodes, own, taken, pod, replicas)
+    steps = {"maxSurge": 1, "maxUnavailable": 0} if beside else {"maxSurge": 0, "maxUnavailable": 1}
+    return {"type": "RollingUpdate", "rollingUpdate": steps}
+
+
+def has_room(nodes: Sequence[Obj], own: Sequence[Obj], taken: Mapping[str, int], pod: Obj, replicas: int) -> bool:
+    """Whether one pod more than ``replicas`` fits on the nodes."""
+    if any(map(_found_no_room, own)):
+        return False  # the scheduler knows of more than GPUs
+    usable = [node for node in nodes if readiness(node)[0] and not (node.get("spec") or {}).get("unschedulable")]
+    wanted = gpus_requested(pod)
+    if wanted == 0:
+        return bool(usable)
+    free = [allocatable(node) - taken.get(str(node["metadata"]["name"]), 0) for node in usable]
+    return sum(max(amount, 0) // wanted for amount in free) > replicas
+
+
+def stale_members(statefulset: Obj, pods: Iterable[Obj]) -> tuple[Obj, ...]:
+    """Pods of a group whose revision is not the newest; all of them go at once.
+
+    One model spans the group: a member of another revision serves nobody, and replacing members one by one would
+    wait for a readiness that half a group cannot reach.
+    """
+    status = statefulset.get("status") or {}
+    newest = status.get("updateRevision")
+    if not newest or (status.get("observedGeneration") or 0) < (statefulset["metadata"].get("generation") or 0):
+        return ()
+    uid = statefulset["metadata"]["uid"]
+    return tuple(
+        pod
+        for pod in pods
+        if any(item.get("uid") == uid for item in pod["metadata"].get("ownerReferences") or [])
+        and (pod["metadata"].get("labels") or {}).get(_REVISION) not in (newest, None)
+        and not pod["metadata"].get("deletionTimestamp")
+    )
+
+
+def _found_no_room(pod: Obj) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return not pod["metadata"].get("deletionTimestamp") and any(
+        item.get("type") == "PodScheduled" and item.get("reason") == "Unschedulable" for item in conditions
+    )

@@ -1,0 +1,286 @@
+"""Adapters on the real engine, one start for the module: what they compute, and that a swap disturbs nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from prometheus_client import CollectorRegistry
+
+from api.adapters import AdapterState, WantedAdapter
+from inference_server.adapters.artifact import examine
+from inference_server.adapters.base import BaseModel
+from inference_server.adapters.decide import Artifact, Planned
+from inference_server.adapters.limits import Limits
+from inference_server.adapters.manager import AdapterManager, Pace
+from inference_server.adapters.model import AdapterChoice, AdapterSlot
+from inference_server.adapters.setup import make_manager
+from inference_server.adapters.slots import Slots
+from inference_server.engine import VllmEngine, prepare_environment
+from inference_server.protocol import AdapterRefused, Message, Sampling, UnknownAdapter
+from inference_server.settings import ServeSettings
+from inference_server.sources.store import Held
+from inference_server.testing.adapters import linear_shapes, write_adapter
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(300),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(find_spec("vllm") is None, reason="the engine is not installed"),
+]
+
+MODEL = Path(str(files("kaito.local"))) / "models" / "tiny-phi3"
+PROMPTS = ["What is KAITO?", "hello there", "Tell me a story about pods"]
+GREEDY = Sampling(max_tokens=24, temperature=0.0, ignore_eos=True)
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("adapters")
+
+
+@pytest.fixture(scope="module")
+def adapters(folder) -> dict[str, Path]:
+    """Three random adapters of different rank, scaling and layers; ``b`` is rank stabilised."""
+    shapes = linear_shapes(MODEL)
+    return {
+        "a": write_adapter(folder / "a", 1, shapes, rank=4, alpha=8),
+        "b": write_adapter(
+            folder / "b", 2, shapes, rank=8, alpha=8, targets=("qkv_proj", "gate_up_proj"), use_rslora=True
+        ),
+        "c": write_adapter(folder / "c", 3, shapes, rank=2, alpha=6),
+    }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(folder) -> AsyncIterator[VllmEngine]:
+    settings = ServeSettings(
+        model=str(MODEL),
+        dtype="float32",  # so that numbers can be compared closely
+        max_model_len=256,
+        max_num_seqs=32,
+        kv_cache_bytes=1 << 27,
+        adapters=folder / "unused.json",
+        max_loras=8,
+        max_lora_rank=32,
+    )
+    prepare_environment(settings, "ERROR")
+    started = VllmEngine(settings)
+    await started.start()
+    yield started
+    await started.stop()
+
+
+async def answer(engine: VllmEngine, prompt: str, choice: AdapterChoice | None, sampling=GREEDY) -> str:
+    tokens = engine.encode_chat([Message("user", prompt)])
+    text = ""
+    async with aclosing(
+        engine.generate(tokens, sampling, f"r{next(_numbers)}", stream=True, adapter=choice)
+    ) as pieces:
+        async for piece in pieces:
+            text += piece.text
+    return text
+
+
+async def first_logprobs(engine: VllmEngine, prompt: str, slot: AdapterSlot | None) -> dict[int, float]:
+    """Log-probabilities of the likeliest first tokens, straight from the engine."""
+    from vllm.sampling_params import SamplingParams
+
+    tokens = engine.encode(prompt)
+    parameters = SamplingParams(max_tokens=1, temperature=0.0, logprobs=20)
+    last = None
+    async for output in engine._llm.generate(
+        {"prompt_token_ids": tokens},
+        parameters,
+        f"r{next(_numbers)}",
+        lora_request=engine._adapter_of(AdapterChoice("x", slot)),
+    ):
+        last = output
+    return {token: entry.logprob for token, entry in last.outputs[0].logprobs[0].items()}
+
+
+def peft_logprobs(adapters: dict[str, Path], mixes: dict[str, dict[str, float]], prompt_tokens):
+    """What PEFT makes of the same weights, for each mix of adapters and strengths."""
+    import torch
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    results = {}
+    with torch.no_grad():
+        tokens = torch.tensor([prompt_tokens])
+        results["base"] = torch.log_softmax(base(tokens).logits[0, -1], -1)
+        model = PeftModel.from_pretrained(base, adapters["a"], adapter_name="a")
+        model.load_adapter(adapters["b"], adapter_name="b")
+        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        for name, mix in mixes.items():
+            # Not add_weighted_adapter: it takes rank stabilisation from the first adapter, and applies it again.
+            model.base_model.set_adapter(list(mix))
+            for layer, (adapter, strength) in itertools.product(layers, mix.items()):
+                layer.set_scale(adapter, strength)
+            results[name] = torch.log_softmax(model(tokens).logits[0, -1], -1)
+    return results
+
+
+MIXES = {
+    "A1": {"a": 1.0},
+    "A05": {"a": 0.5},
+    "B1": {"b": 1.0},
+    "B05": {"b": 0.5},
+    "A1B1": {"a": 1.0, "b": 1.0},
+    "A05B05": {"a": 0.5, "b": 0.5},
+    "A1B05": {"a": 1.0, "b": 0.5},
+}
+
+
+async def test_each_mix_is_what_peft_computes_in_one_batch_and_alone(engine, adapters, folder):
+    """Base, A, B and A+B at strengths 0.5 and 1 say alone what they say in one batch, and what PEFT computes."""
+    slots = Slots(engine, folder / "slots", lambda: None)
+    slots.open()
+    held = Held(folder, (folder / "lock").open("wb"))
+
+    def artifact(name: str) -> Artifact:
+        return Artifact(name, name, held, name, examine(folder / name, BaseModel(), Limits(max_rank=32)))
+
+    loaded: dict[str, AdapterSlot | None] = {"base": None}
+    for name, mix in MIXES.items():
+        wanted = tuple((WantedAdapter(name=n, path="x", strength=s), artifact(n)) for n, s in mix.items())
+        loaded[name] = (await slots.load(Planned(name, wanted))).combined
+    assert len(set(loaded.values())) == 8
+
+    expected = peft_logprobs(adapters, MIXES, engine.encode(PROMPTS[0]))
+    batch = await asyncio.gather(*(first_logprobs(engine, PROMPTS[0], slot) for slot in loaded.values()))
+    for name, logprobs in zip(loaded, batch, strict=True):
+        worst = max(abs(value - float(expected[name][token])) for token, value in logprobs.items())
+        assert worst < 2e-4, f"{name} differs from PEFT by {worst}"
+
+    alone = {
+        (name, prompt): await answer(engine, prompt, AdapterChoice(name, slot))
+        for name, slot in loaded.items()
+        for prompt in PROMPTS
+    }
+    assert len({alone[name, PROMPTS[0]] for name in loaded}) >= 6  # they do say different things
+    together = await asyncio.gather(
+        *(answer(engine, prompt, AdapterChoice(name, loaded[name])) for name, prompt in alone)
+    )
+    assert dict(zip(alone, together, strict=True)) == alone
+
+    slots.retire_all_but(None)
+    await slots.sweep(0.0)
+    with pytest.raises(AdapterRefused, match="no longer loaded"):
+        await answer(engine, PROMPTS[0], AdapterChoice("A1", loaded["A1"]))
+    slots.close()
+
+
+def write_list(path: Path, revision: str, **adapters: tuple[Path, float]) -> None:
+    """Replace the list's file in one step, as a ConfigMap's volume does."""
+    entries = [{"name": n, "path": str(folder), "strength": s} for n, (folder, s) in adapters.items()]
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps({"revision": revision, "adapters": entries}))
+    draft.replace(path)
+
+
+async def until(check, seconds: float = 60) -> None:
+    async with asyncio.timeout(seconds):
+        while not check():
+            await asyncio.sleep(0.02)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def manager(engine, adapters, folder, tmp_path) -> AsyncIterator[AdapterManager]:
+    settings = ServeSettings(
+        model=str(MODEL), adapters=folder / "list.json", max_lora_rank=32, cache=tmp_path / "cache"
+    )
+    write_list(folder / "list.json", "1", a=(adapters["a"], 1.0), b=(adapters["b"], 0.5))
+    made = make_manager(engine, settings, registry=CollectorRegistry(), pace=Pace(poll=0.02))
+    assert made is not None
+    await made.start()
+    yield made
+    write_list(folder / "list.json", "end")
+    await until(lambda: made.observed().revision == "end" and not engine._adapters)
+    await made.stop()
+
+
+async def test_a_swap_under_load_drops_and_mixes_no_answer(engine, manager, adapters, folder):
+    """While requests run, a list is replaced: each answer is wholly the old set's or the new one's, none fails."""
+    greedy = Sampling(max_tokens=40, temperature=0.0, ignore_eos=True)
+
+    async def ask(name: str | None) -> str:
+        with manager.choose(name) as choice:
+            return await answer(engine, PROMPTS[0], choice, greedy)
+
+    before = {name: await ask(name) for name in (None, "", "a", "b")}
+    assert len(set(before.values())) == 4
+    answers: dict[str | None, list[str]] = {name: [] for name in before}
+    stop = False
+
+    async def client(name: str | None) -> None:
+        while not stop:
+            answers[name].append(await ask(name))
+
+    clients = [asyncio.create_task(client(name)) for name in (None, "", "a", "b") for _ in range(2)]
+    await until(lambda: all(answers.values()))
+    with manager.choose("a") as kept:  # a request that is slow to begin still gets what it chose
+        write_list(folder / "list.json", "2", a=(adapters["c"], 0.75), b=(adapters["b"], 0.5))
+        await until(lambda: manager.observed().revision == "2")
+        swapped = {name: len(texts) for name, texts in answers.items()}
+        await until(lambda: all(len(answers[name]) > swapped[name] + 2 for name in answers))
+        late = await answer(engine, PROMPTS[0], kept, greedy)
+    stop = True
+    await asyncio.gather(*clients)
+
+    after = {name: await ask(name) for name in before}
+    assert late == before["a"]
+    assert after[""] == before[""]
+    assert after["b"] == before["b"]
+    assert after["a"] != before["a"]
+    assert after[None] != before[None]
+    for name, texts in answers.items():
+        assert set(texts) <= {before[name], after[name]}, name
+        assert texts[-1] == after[name]
+    assert len(engine._adapters) == 3  # a, b and both: the old ones are unloaded
+    assert not engine.errored
+
+
+async def test_a_broken_adapter_leaves_the_old_set_serving_and_says_why(
+    engine, manager, adapters, folder, tmp_path
+):
+    """A list with an adapter that the engine cannot take changes no answer, and its reason is to be seen."""
+    with manager.choose(None) as choice:
+        before = await answer(engine, PROMPTS[0], choice)
+    shapes = {name: (rows, columns + 8) for name, (rows, columns) in linear_shapes(MODEL).items()}
+    wrong = write_adapter(tmp_path / "wrong", 9, shapes)
+    write_list(folder / "list.json", "2", a=(adapters["a"], 1.0), b=(wrong, 0.5))
+    await until(lambda: any(entry.state is AdapterState.FAILED for entry in manager.observed().adapters))
+    entries = {entry.name: entry for entry in manager.observed().adapters}
+    assert manager.observed().revision == "1"
+    assert entries["a"].state is AdapterState.LOADED
+    assert "made for another model" in entries["b"].message
+    assert "serves at strength 0.5" in entries["b"].message
+    with manager.choose(None) as choice:
+        assert await answer(engine, PROMPTS[0], choice) == before
+    with pytest.raises(UnknownAdapter, match="those there: a, b"):
+        manager.choose("c")
+
+
+async def test_what_the_engine_refuses_does_not_end_it(engine, folder):
+    """An adapter that only the engine finds wrong, or a folder that is gone, is refused and the engine lives."""
+    with pytest.raises(AdapterRefused):
+        await engine.load_adapter(AdapterSlot(900, "gone#900", folder / "gone", 4))
+    shapes = {"model.layers.0.self_attn.other_proj": (240, 240)}
+    write_adapter(folder / "odd", 5, shapes, targets=("other_proj",))
+    with pytest.raises(AdapterRefused, match="other_proj"):
+        await engine.load_adapter(AdapterSlot(901, "odd#901", folder / "odd", 4))
+    assert await answer(engine, PROMPTS[0], None)
+    assert not engine.errored
