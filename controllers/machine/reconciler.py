@@ -246,7 +246,10 @@ class MachineReconciler:
         for action in plan.actions:
             await self._carry_out(obs, action)
         if leave:
-            await self._set_finalizer(obs.machine, present=False)
+            try:
+                await self._set_finalizer(obs.machine, present=False)
+            except NotFound:
+                return  # somebody was quicker
             self.attempts.forget(obs.name)
             self.memory.metrics.terminated(self.kind, obs.machine, now)
         else:
@@ -299,12 +302,9 @@ class MachineReconciler:
         others = [item for item in meta.get("finalizers") or [] if item != keys.TERMINATION_FINALIZER]
         wanted = [*others, keys.TERMINATION_FINALIZER] if present else others
         patch: Obj = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
-        try:
-            return await self.client.patch(self.kind.resource, meta["name"], patch)
-        except NotFound:
-            if present:
-                raise
-            return machine
+        written = await self.client.patch(self.kind.resource, meta["name"], patch)
+        self.own.wrote(meta["name"], written)
+        return written
 
     async def _write_status(self, obs: Observation, status: Obj) -> None:
         before = obs.machine.get("status") or {}

@@ -253,7 +253,11 @@ class AdapterManager:
 
     @staticmethod
     def _give_up(task: asyncio.Task[Artifact]) -> None:
-        task.add_done_callback(lambda t: None if t.cancelled() or t.exception() else t.result().held.release())
+        def forget(ended: asyncio.Task[Artifact]) -> None:
+            if not ended.cancelled() and ended.exception() is None:
+                ended.result().held.release()
+
+        task.add_done_callback(forget)
         task.cancel()
 
     def _collect(self) -> None:

@@ -70,7 +70,9 @@ class TestImage:
                 reply.raise_for_status()
                 where = str(reply.url.join(type(reply.url)(reply.headers["Location"])))
             joint = "&" if "?" in where else "?"
-            async with session.put(f"{where}{joint}digest={digest}", data=content, headers=headers) as reply:
+            async with session.put(
+                f"{where}{joint}digest={digest}", data=io.BytesIO(content), headers=headers
+            ) as reply:
                 reply.raise_for_status()
         typed = {**(headers or {}), "Content-Type": self.media_type}
         async with session.put(f"{base}/manifests/{tag}", data=self.manifest, headers=typed) as reply:

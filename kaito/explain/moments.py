@@ -32,6 +32,8 @@ _RANKS = {WORKSPACE: 0, MACHINE: 10, CLOUD: 20, NODE: 30, POD: 50, ENGINE: 60}
 _MILESTONES = {RESOURCE_READY: 40, INFERENCE_READY: 70, WORKSPACE_READY: 80, ADAPTERS_READY: 90}
 _LATER = 100
 _KINDS = {"Workspace": WORKSPACE, "Machine": MACHINE, "NodeClaim": MACHINE, "Node": NODE, "Pod": POD}
+_KINDS |= dict.fromkeys(("Deployment", "StatefulSet", "ReplicaSet"), POD)
+_WARNINGS_ONLY = ("Workspace", "Deployment", "StatefulSet", "ReplicaSet")  # what went well is in the objects
 
 _LAUNCHED = ("MachineLaunched", "Launched")
 _WORDS = {
@@ -155,8 +157,8 @@ def of_events(events: Iterable[Obj], names: Mapping[str, set[str]]) -> Iterator[
         who, name = _KINDS.get(str(about.get("kind"))), str(about.get("name"))
         if who is None or name not in names.get(str(about.get("kind")), ()) or event.get("reason") in _TOLD:
             continue
-        if who == WORKSPACE and event.get("type") != "Warning":
-            continue  # what went well there is in the objects themselves
+        if about.get("kind") in _WARNINGS_ONLY and event.get("type") != "Warning":
+            continue
         series = event.get("series") or {}
         when = (
             series.get("lastObservedTime") or event.get("eventTime") or event.get("deprecatedLastTimestamp") or ""

@@ -98,9 +98,13 @@ class World:
             "apiVersion": "kaito.sh/v1alpha1",
             "kind": "Workspace",
             "metadata": {"name": name, "namespace": self.namespace, **changes.pop("metadata", {})},
-            "resource": {"instanceType": SKU, "labelSelector": {"matchLabels": self.labels}},
+            "resource": changes.pop("resource", None) or self.resource(self.labels),
             **(changes or {"inference": {"preset": {"name": "phi-3-mini-4k-instruct"}}}),
         }
+
+    def resource(self, labels: Json) -> Json:
+        """The nodes of a Workspace that selects these labels."""
+        return {"instanceType": SKU, "labelSelector": {"matchLabels": labels}}
 
     async def create(self, **changes: Any) -> Json:
         return await self.client.create(WORKSPACES, self.workspace(**changes))

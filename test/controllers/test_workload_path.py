@@ -95,12 +95,11 @@ async def test_an_edit_of_adapters_restarts_nothing_until_a_secret_is_new(world:
         for count in range(1, _EDITS + 1):
             await adapters(world, *(image(f"a{count}-{number}") for number in range(count % 10 + 1)))
 
-            async def noted(wanted: int = count + 1) -> bool:
-                stored = await deployment(world)
-                return bool(stored["metadata"]["annotations"]["workspace.kaito.io/revision"] == str(wanted))
+            async def listed(wanted: int = count) -> bool:
+                names = [f"a{wanted}-{number}" for number in range(wanted % 10 + 1)]
+                return await listed_adapters(world) == names and max(await revisions(world)) == wanted + 1
 
-            await until(noted)
-            assert await listed_adapters(world) == [f"a{count}-{number}" for number in range(count % 10 + 1)]
+            await until(listed)
         after = await deployment(world)
         assert after["metadata"]["generation"] == before["metadata"]["generation"]
         assert await pods(world) == served

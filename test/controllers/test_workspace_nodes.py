@@ -431,6 +431,20 @@ def test_facts_of_nodes_come_from_their_labels_or_what_they_offer(
     assert (found.nodes, found.gpus_per_node, found.tensor_parallel, found.pipeline_parallel) == layout
 
 
+def test_a_gpu_that_drops_out_does_not_lay_the_model_out_anew() -> None:
+    """What runs keeps its layout while its node has as many GPUs by its labels, whatever shows just now."""
+    large = feature_labels("NVIDIA-A100-80GB-PCIe", 2, 81_920)
+    obs = seen("microsoft/phi-4", nodes=(node("a", None, gpus=2, labels=large),))
+    before = target(obs).layout
+    owner = {"kind": "Workspace", "name": "w", "uid": "u1", "controller": True}
+    spec = {"containers": [{"resources": {"limits": {"nvidia.com/gpu": str(before.gpus_per_node)}}}]}
+    running = {"metadata": {"name": "w", "ownerReferences": [owner]}, "spec": {"template": {"spec": spec}}}
+    for shown in (2, 1, 0):
+        now = replace(obs, deployment=running, nodes=(node("a", None, gpus=shown, labels=large),))
+
+        assert target(now).layout == before
+
+
 def test_nodes_that_are_not_alike_are_not_mixed() -> None:
     """A model runs on nodes with the same GPUs: the first kind that suffices is taken."""
     nodes = (node("a", A10), node("b", A100), node("c", A10))

@@ -132,6 +132,22 @@ async def test_labelled_nodes_are_enough(world: Any) -> None:
     assert types([machine]) == [A10]
 
 
+async def test_a_node_with_gpus_to_spare_serves_two(world: Any) -> None:
+    """The second Workspace waits until the first one's pod is placed, and takes what GPUs are left."""
+    name, never = f"byo-{world.namespace}", {"annotations": {"kaito.sh/node-provisioning": "never"}}
+    world.gpus = "2"
+    await world.add_node(name, world.labels)
+    for workspace in ("a", "b", "c"):
+        await world.create(name=workspace, metadata=never, **wanted(world, "phi-3-mini-4k-instruct"))
+    async with world.operator():
+        while len(served := await _served(world, ("a", "b", "c"))) < 2:
+            await asyncio.sleep(0.05)
+        (left,) = {"a", "b", "c"} - served
+        told = await world.becomes("ResourceReady", "False", "NodesMissing", name=left)
+
+    assert "0 of them can be used" in told["message"]
+
+
 async def test_two_that_come_at_once_take_one_node_each(world: Any) -> None:
     """Reconciled in the same moment, one has the node that is there and the other a new one."""
     name = f"byo-{world.namespace}"
@@ -315,6 +331,11 @@ async def test_a_kind_that_is_absent_does_not_hold_up_a_deletion(world: Any) -> 
 async def _asked(world: Any, count: int) -> None:
     while len(world.cloud.creates) < count:
         await asyncio.sleep(0.02)
+
+
+async def _served(world: Any, names: tuple[str, ...]) -> set[str]:
+    """The Workspaces that are ready as a whole."""
+    return {name for name in names if (await world.conditions(name)).get("WorkspaceReady", ("",))[0] == "True"}
 
 
 async def _uses(world: Any, nodes: list[str]) -> None:

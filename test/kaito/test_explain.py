@@ -26,9 +26,10 @@ from kaito.explain.next import commands
 from kaito.explain.render import render
 from kaito.explain.run import Request, run
 from kaito.local.cluster import put
+from kaito.tables import Query, show
 from manager.client import Client
 from manager.errors import ApiError
-from manager.resources import CRDS
+from manager.resources import CRDS, SERVICES
 
 Json = dict[str, Any]
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -127,11 +128,16 @@ def test_events_join_the_story_once() -> None:
         happened("Machine", "other", "QuotaExceeded", "not ours", warning=True),
         happened("Workspace", "phi", "workspaceResourceStatusSuccess", "fine"),
         happened("Machine", "ws1", "Launched", "told by the condition"),
+        happened("ReplicaSet", "other-1", "FailedCreate", "not ours", warning=True),
+        happened("ReplicaSet", "phi-77", "FailedCreate", "exceeded quota", warning=True),
     ]
     chain = explain_workspace(seen(machines=(machine(),)), events, NOW)
 
     from_events = [item for item in chain.moments if item.at > datetime(2026, 11, 20, 11, 51, 30, tzinfo=UTC)]
-    assert [(item.text, item.count, item.bad) for item in from_events] == [("QuotaExceeded: again", 7, True)]
+    assert [(item.text, item.count, item.bad) for item in from_events] == [
+        ("FailedCreate: exceeded quota", 1, True),
+        ("QuotaExceeded: again", 7, True),
+    ]
 
 
 def test_json_has_all_of_it() -> None:
@@ -272,3 +278,33 @@ def test_the_command_exits_with_2_without_a_subject() -> None:
     )
 
     assert done.returncode == 2
+
+
+async def test_get_of_one_workspace_points_on(
+    api_server: Any, client: Client, namespace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside its row, one Workspace has the command that explains it or, once ready, the one that calls it."""
+    wanted = workspace(namespace=namespace)
+    wanted["metadata"] = {"name": "phi", "namespace": namespace}
+    await client.create(WORKSPACES, wanted)
+    await show(Query("workspace", "phi", namespace), "table", api_server.kubeconfig)
+    before = capsys.readouterr()
+
+    ready = {
+        "type": "WorkspaceReady",
+        "status": "True",
+        "reason": "workspaceReady",
+        "message": "workspace is ready",
+    }
+    ready |= {"lastTransitionTime": "2026-11-20T12:00:00Z"}
+    await client.patch(
+        WORKSPACES, "phi", {"status": {"conditions": [ready]}}, namespace=namespace, subresource="status"
+    )
+    ports = {"spec": {"ports": [{"port": 80}]}, "metadata": {"name": "phi", "namespace": namespace}}
+    await client.create(SERVICES, ports, namespace=namespace)
+    await show(Query("workspace", "phi", namespace), "table", api_server.kubeconfig)
+    after = capsys.readouterr()
+
+    assert before.err == f"why: kaito explain phi -n {namespace}\n"
+    assert after.err.startswith("call: curl -X POST http://")
+    assert before.out.splitlines()[0].split()[:2] == ["NAME", "INSTANCE"]

@@ -113,9 +113,11 @@ async def test_two_hundred_machines_at_once_all_become_ready(
     # A PUT, two or three polls (each 30 s), the SDK's final look; for the first in the queue a look before it.
     assert calls <= MANY * 6.5 + 20
     assert took <= MANY * 60 * 1.2 + 60
-    # Nobody starves: by the time the last is served, nobody has waited much longer than the turn that it came in.
+    # Nobody starves and no time is lost: the first minutes go into finding out how much AKS and ARM take.
     order = sorted(ready.values())
-    assert all(done - zero <= (turn + 1) * 60 * 1.2 + 60 for turn, done in enumerate(order))
+    late = [done - zero - (turn + 1) * 60 * 1.1 for turn, done in enumerate(order)]
+    print(f"latest against its turn: {max(late):.0f} s")
+    assert max(late) <= 600
     # A status is written when its words change, not at each look.
     assert counting.writes["status"] <= MANY * 60
 

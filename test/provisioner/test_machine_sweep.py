@@ -65,7 +65,7 @@ class Running:
 
 
 @pytest.mark.acceptance(
-    "PV-instance-gc-with-provider-id", "PV-gc-orphan-pools", "PV-node-no-claim", "PV-instance-list-ok"
+    "PV-instance-gc-with-provider-id", "PV-gc-orphan-pools", "PV-node-no-claim", "PV-gc-leaked"
 )
 async def test_a_pool_whose_claim_was_torn_away_is_collected(fleet: Any, stepper: Stepper) -> None:
     """Somebody strips the finalizer: pool and node are left, and go after the grace, the node without a drain."""
