@@ -6,6 +6,7 @@ In: the folder of a model and flags. Out: a process tree on a free port. Whoever
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import subprocess
@@ -42,6 +43,9 @@ class Served:
                 ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                # With one thread there is no barrier to wait at: on a machine that others load, two threads of a
+                # small model spend their time waiting for each other.
+                env={"OMP_NUM_THREADS": "1"} | os.environ,
             )
 
     def descendants(self) -> set[int]:
@@ -72,7 +76,7 @@ class Served:
         except aiohttp.ClientConnectionError:
             return 0
 
-    async def until(self, *statuses: int, seconds: float = 180) -> None:
+    async def until(self, *statuses: int, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         async with aiohttp.ClientSession() as session:
             while (status := await self.health(session)) not in statuses:
@@ -82,7 +86,7 @@ class Served:
                     raise AssertionError(f"health stayed {status}\n{self.log.read_text()}")
                 await asyncio.sleep(0.1)
 
-    def wait_ready(self, seconds: float = 180) -> None:
+    def wait_ready(self, seconds: float = 600) -> None:
         """Until the server answers, for fixtures that have no event loop."""
         deadline = time.monotonic() + seconds
         while True:

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(find_spec("vllm") is None, reason="the engine is not installed"),
     pytest.mark.acceptance("KS-A17"),
 ]

@@ -13,7 +13,7 @@ from inference_server.testing.served import Served
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(find_spec("vllm") is None, reason="the engine is not installed"),
 ]
 
