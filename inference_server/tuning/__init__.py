@@ -35,7 +35,7 @@ Exit codes:
 
     0    done: stage Succeeded, image and digest are set where one was pushed
     1    failed; repeating it does not help until somebody acts (dataset, model, memory, disk, permission, a bug)
-    2    arguments or training_config.yaml are wrong; nothing was begun
+    2    arguments or training_config.yaml are wrong; nothing was trained or pushed
     75   failed for a reason that may pass (network, registry): run it again, it goes on
     76   stopped by SIGTERM or SIGINT: run it again. In training a checkpoint is saved after the step at hand, so
     the grace period must be longer than a step and the writing of a checkpoint
