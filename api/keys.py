@@ -132,3 +132,4 @@ PULL_SECRETS_PATH: Final = "/etc/kaito/pull-secrets"
 CACHE_PATH: Final = "/var/cache/kaito"
 SERVER_PORT: Final = 5000
 TORCH_PORT: Final = 29500
+INSECURE_REGISTRIES: Final = "KAITO_INSECURE_REGISTRIES"  # environment: hosts without TLS, with commas

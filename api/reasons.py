@@ -28,14 +28,12 @@ class Reason(StrEnum):
     OLD_GPU = "OldGpu"  # instance_type, gpu, compute_capability, effects
     TUNING_NOT_SUPPORTED = "TuningNotSupported"
     # -- nodes
-    NODES_PENDING = "NodesPending"  # ready, wanted
     MACHINE_CREATING = "MachineCreating"  # machine, instance_type
     MACHINE_LAUNCH_FAILED = "MachineLaunchFailed"  # machine, instance_type, error (the cloud's, verbatim)
     MACHINE_NOT_REGISTERED = "MachineNotRegistered"  # machine
     MACHINE_API_MISSING = "MachineApiMissing"
     NODE_NOT_READY = "NodeNotReady"  # node, message
     GPU_NOT_VISIBLE = "GpuNotVisible"  # node, resource, wait
-    NODES_READY = "NodesReady"  # nodes
     # -- the workload
     WORKLOAD_PENDING = "WorkloadPending"  # ready, wanted
     WORKLOAD_CONFLICT = "WorkloadConflict"  # kind, name
@@ -64,6 +62,7 @@ class Reason(StrEnum):
     NO_NODE_MATCHES = "NoNodeMatches"  # labels
     NODES_MISSING = "NodesMissing"  # labels, ready, wanted, matching
     NODECLAIM_API_MISSING = "NodeClaimApiMissing"
+    MACHINE_VANISHED = "MachineVanished"  # kind, machine, times, time
     # -- upstream's own words, which scripts of the seed's era match on
     CREATE_MACHINE_PENDING = "CreateMachinePending"  # count
     MACHINE_CREATION_FAILED = "machineFailedCreation"  # machine, error
@@ -115,14 +114,12 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.PLACEHOLDER_IN_SPEC: "{field} still holds the placeholder {value!r}",
     Reason.OLD_GPU: "{instance_type} has {gpu}, compute capability {compute_capability}: {effects}",
     Reason.TUNING_NOT_SUPPORTED: "This release does not run tuning yet",
-    Reason.NODES_PENDING: "{ready} of {wanted} nodes are ready",
     Reason.MACHINE_CREATING: "Machine {machine} ({instance_type}) is being created",
     Reason.MACHINE_LAUNCH_FAILED: "Machine {machine} ({instance_type}) was refused by the cloud: {error}",
     Reason.MACHINE_NOT_REGISTERED: "Machine {machine} was launched and its node has not joined the cluster yet",
     Reason.MACHINE_API_MISSING: "The cluster does not serve machines.karpenter.sh",
     Reason.NODE_NOT_READY: "Node {node} is not Ready: {message}",
     Reason.GPU_NOT_VISIBLE: "Node {node} is Ready and offers no {resource}: {wait}",
-    Reason.NODES_READY: "Nodes are ready: {nodes}",
     Reason.WORKLOAD_PENDING: "{ready} of {wanted} replicas are ready",
     Reason.WORKLOAD_CONFLICT: "A {kind} named {name} exists and belongs to something else",
     Reason.POD_PENDING: "Pod {pod} has not started yet",
@@ -151,6 +148,8 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.NO_NODE_MATCHES: "No node matches {labels}, and none is made for this workspace",
     Reason.NODES_MISSING: "{matching} nodes match {labels}, {ready} of them can be used and {wanted} are wanted, "
     "and none is made for this workspace",
+    Reason.MACHINE_VANISHED: "{kind} {machine} was made {times} times and deleted by somebody else; the next "
+    "one is made at {time}",
     Reason.NODECLAIM_API_MISSING: "The cluster does not serve nodeclaims.karpenter.sh",
     Reason.CREATE_NODECLAIM_PENDING: "creating {count} node claims",
     Reason.NODECLAIM_CREATION_FAILED: "NodeClaim {machine} could not be created: {error}",
@@ -201,6 +200,7 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.NO_INSTANCE_TYPE_FITS: "Write resource.instanceType, or ask for less context",
     Reason.NODES_MISSING: "Label more nodes, or set the annotation kaito.sh/node-provisioning to auto",
     Reason.NO_NODE_MATCHES: "Label nodes that you have, or set the annotation kaito.sh/node-provisioning to auto",
+    Reason.MACHINE_VANISHED: "`kubectl get events` tells what its provisioner did",
     Reason.NODECLAIM_API_MISSING: "Install Karpenter or the CRD (kubectl apply --server-side -k config/nodeclaim)",
     Reason.IMAGE_PULL_FAILED: "Check the image name and the pull secret",
     Reason.CRASH_LOOP: "`kaito logs` or `kubectl logs --previous` shows its output",
@@ -220,6 +220,16 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.CONFIG_INVALID: "Correct the ConfigMap; what runs keeps its settings until then",
     Reason.ADAPTER_FAILED: "Correct the adapter's image and its pull secret; the others are served meanwhile",
 }
+
+
+def sentence_of(reason: Reason) -> str:
+    """The sentence with its gaps, as documentation shows it."""
+    return _SENTENCES[reason]
+
+
+def next_step_of(reason: Reason) -> str:
+    """What one usually does about it; empty where nothing is to be done."""
+    return _NEXT_STEPS.get(reason, "")
 
 
 class _Facts(Formatter):

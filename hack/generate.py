@@ -1,9 +1,9 @@
-"""Writes, or checks, every generated file: CRDs, sizing, the doctor's needs, and with ``--data`` the catalogues.
+"""Writes, or checks, every generated file: CRDs, pages of docs/, the doctor's needs; with ``--data`` catalogues.
 
 In: the pydantic models of ``api``, its sizing, and, for the catalogues, a folder of collected upstream figures.
-Out: ``config/crd/*.yaml``, ``config/nodeclaim/*.yaml``, ``docs/sizing.md``, ``api/catalog/*.json``, and
-``kaito/doctor/needs.json`` from the roles in ``config/rbac``. ``--check`` writes nothing, lists what is stale and
-exits 1; ``make check`` runs it. Nothing else writes these files.
+Out: ``config/crd/*.yaml``, ``config/nodeclaim/*.yaml``, ``docs/sizing.md``, ``docs/reasons.md``,
+``api/catalog/*.json``, and ``kaito/doctor/needs.json`` from the roles in ``config/rbac``. ``--check`` writes
+nothing, lists what is stale and exits 1; ``make check`` runs it. Nothing else writes these files.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ def generated(data: Path | None) -> Iterator[tuple[Path, str]]:
     from hack.sizing_doc import document
 
     yield ROOT / "docs" / "sizing.md", document()
+    from hack.reasons_doc import document as reasons
+
+    yield ROOT / "docs" / "reasons.md", reasons()
     yield ROOT / "kaito" / "doctor" / "needs.json", needs()
 
 

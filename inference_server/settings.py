@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from api.keys import INSECURE_REGISTRIES
+
 DEFAULT_MODEL = "/workspace/weights"
 DEFAULT_PORT = 5000
 
@@ -72,7 +74,7 @@ def default_cache() -> Path:
 
 def insecure_registries(named: Iterable[str]) -> tuple[str, ...]:
     """Registries without TLS: those named here, and those in ``KAITO_INSECURE_REGISTRIES`` (with commas)."""
-    environment = os.environ.get("KAITO_INSECURE_REGISTRIES", "").split(",")
+    environment = os.environ.get(INSECURE_REGISTRIES, "").split(",")
     return tuple(dict.fromkeys(host.strip() for host in (*named, *environment) if host.strip()))
 
 

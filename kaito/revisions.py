@@ -34,7 +34,10 @@ _LONGEST = 60  # characters of a value in a table or a line
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One revision. ``current``: it is what the Workspace asks for; ``running``: its pods are made for it."""
+    """One revision. ``current``: it is what the Workspace asks for; ``running``: its pods were made for it.
+
+    Revisions between the two changed data only (adapters), which the pods follow without being made anew.
+    """
 
     number: int
     mark: str
@@ -70,7 +73,7 @@ async def show_history(name: str, kubeconfig: Path | None, namespace: str | None
     rows, now = [["REVISION", "AGE", "HASH", "STATE", "CHANGED"]], datetime.now(UTC)
     old: Obj = entries[0].data
     for entry in entries:
-        state = [word for word, holds in (("wanted", entry.current), ("running", entry.running)) if holds]
+        state = [word for word, holds in (("wanted", entry.current), ("pods", entry.running)) if holds]
         changed = ", ".join(change.path for change in changes(old, entry.data))
         rows.append([str(entry.number), since(entry.created, now), entry.mark[:10], "+".join(state), changed])
         old = entry.data
@@ -89,20 +92,11 @@ async def roll_back(
         space = namespace or default
         workspace, entries = await load(client, space, name)
         current = next((entry for entry in entries if entry.current), None)
-        chosen = _choose(entries, current, to, name)
-        wanted = with_halves(workspace, chosen.data)
+        chosen = choose(entries, to, name)
         found = changes(content(workspace), chosen.data)
-        _check(workspace, wanted, chosen.number)
+        refuse_immutable(workspace, with_halves(workspace, chosen.data), chosen.number)
         if found:
-            try:
-                patch = merge_patch(workspace, wanted, optimistic_lock=True)
-                await client.patch(WORKSPACES, name, patch, namespace=space, dry_run=dry_run)
-            except Conflict as error:
-                raise CliError(
-                    f"workspace {name} has changed while it was looked at", "run the command again"
-                ) from error
-            except ApiError as error:
-                raise refusal(error) from error
+            await _write(client, workspace, chosen.data, dry_run=dry_run)
     if output == "json":
         report = {
             "workspace": name,
@@ -123,6 +117,22 @@ async def roll_back(
         out(f"  {item}")
     if not dry_run:
         note(f"  next: kaito get workspace {name} -n {space} -w shows how its pods follow")
+
+
+async def _write(client: Client, workspace: Obj, data: Obj, *, dry_run: bool) -> None:
+    """Send the difference. The operator's reports on the Workspace may come in between, another edit may not."""
+    meta = workspace["metadata"]
+    seen = workspace
+    while seen["metadata"].get("generation") == meta.get("generation"):
+        patch = merge_patch(seen, with_halves(seen, data), optimistic_lock=True)
+        try:
+            await client.patch(WORKSPACES, meta["name"], patch, namespace=meta["namespace"], dry_run=dry_run)
+            return
+        except Conflict:
+            seen = await client.get(WORKSPACES, meta["name"], meta["namespace"])
+        except ApiError as error:
+            raise refusal(error) from error
+    raise CliError(f"workspace {meta['name']} was edited while it was looked at", "run the command again")
 
 
 async def load(client: Client, namespace: str, name: str) -> tuple[Obj, list[Entry]]:
@@ -167,8 +177,13 @@ async def _running(client: Client, namespace: str, name: str, uid: str) -> int |
     return None
 
 
-def _choose(entries: list[Entry], current: Entry | None, to: int | None, name: str) -> Entry:
-    """The revision asked for, else the one before the current."""
+def choose(entries: list[Entry], to: int | None, name: str) -> Entry:
+    """The revision asked for, else the one before the current.
+
+    Raises:
+        CliError: there is none.
+    """
+    current = next((entry for entry in entries if entry.current), None)
     if to is not None:
         chosen = next((entry for entry in entries if entry.number == to), None)
         if chosen is None:
@@ -185,7 +200,8 @@ def _choose(entries: list[Entry], current: Entry | None, to: int | None, name: s
     return earlier[-1]
 
 
-def _check(before: Obj, after: Obj, chosen: int) -> None:
+def refuse_immutable(before: Obj, after: Obj, chosen: int) -> None:
+    """Raises ``CliError`` where going back would change what may not change."""
     found = [str(item) for item in shortened(judge_for_any(after, before).violations)]
     if found:
         raise CliError(

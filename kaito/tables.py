@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaito.console import column_widths, note, out, table
+from kaito.endpoint import curls
 from kaito.errors import CliError
-from kaito.kube import connect, display, find_resource
+from kaito.kube import WORKSPACES, connect, display, find_resource
 from manager.client import Client
 from manager.errors import ConnectionFailed, Gone, NotFound
+from manager.resources import SERVICES
 from manager.types import Obj, Resource
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"  # Accept header for server-side tables
@@ -69,6 +71,7 @@ async def show(query: Query, output: str, kubeconfig: Path | None, *, watch: boo
             await _watch(client, resource, namespace, query, wide=output == "wide")
             return
         reply = await _fetch(client, resource, namespace, query, as_table=output in ("table", "wide"))
+        hints = await _hints(client, resource, namespace, query) if output in ("table", "wide") else []
     if output == "json":
         out(json.dumps(_plain(resource, reply), indent=4, ensure_ascii=False, sort_keys=True))
     elif output == "yaml":
@@ -82,8 +85,28 @@ async def show(query: Query, output: str, kubeconfig: Path | None, *, watch: boo
         rows = table_rows(reply, wide=output == "wide", with_namespace=_named_spaces(resource, query))
         if len(rows) > 1:
             out(table(rows))
+            for hint in hints:
+                note(hint)
         else:
             note(f"No resources found{f' in {namespace} namespace' if namespace else ''}")
+
+
+async def _hints(client: Client, resource: Resource, namespace: str | None, query: Query) -> list[str]:
+    """Of one Workspace: how to call it, or how to find out why it cannot be called yet."""
+    if resource.kind != WORKSPACES.kind or resource.group != WORKSPACES.group or not query.name:
+        return []
+    obj, service = await asyncio.gather(
+        client.get(WORKSPACES, query.name, namespace),
+        client.get(SERVICES, query.name, namespace),
+        return_exceptions=True,
+    )
+    if isinstance(obj, BaseException):
+        return []
+    conditions = (obj.get("status") or {}).get("conditions") or []
+    if not any(item.get("type") == "WorkspaceReady" and item.get("status") == "True" for item in conditions):
+        space = f" -n {query.namespace}" if query.namespace else ""
+        return [f"why: kaito explain {query.name}{space}"]
+    return [f"call: {line}" for line in curls(service, "")] if not isinstance(service, BaseException) else []
 
 
 def table_rows(reply: Obj, *, wide: bool, with_namespace: bool) -> list[list[str]]:

@@ -141,7 +141,7 @@ class CloudProvider(Protocol):
         ...
 
     async def create(self, request: InstanceRequest) -> Instance:
-        """Start to create; return at once. Raises ``InstanceExists`` where the name is taken."""
+        """Start to create; return at once. Raises ``InstanceExists`` where the name is taken, no ``NotFound``."""
         ...
 
     async def get(self, name: str) -> Instance:

@@ -24,7 +24,7 @@ class Wish:
     """What the user wants of the nodes.
 
     ``region`` None means wherever the price list's first row is; ``old_gpus`` lets GPUs without bfloat16 be
-    chosen.
+    chosen; ``copies`` lets a node run several copies of the model.
     """
 
     cloud: str = "azure"
@@ -33,6 +33,7 @@ class Wish:
     context: int | None = None
     nodes: int | None = None
     old_gpus: bool = False
+    copies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ def choose(
         if reason := unusable(sku, model, today, old_gpus=wish.old_gpus):
             refused.append(Passed(sku.instance_type, reason))
             continue
-        sizing = size(model, GpuFacts.of(sku), context=wish.context, nodes=wish.nodes, assumed=assumed)
+        sizing = size(
+            model, GpuFacts.of(sku), context=wish.context, nodes=wish.nodes, assumed=assumed, copies=wish.copies
+        )
         if sizing.fits:
             price = prices.find(sku.instance_type, wish.region)
             fitting.append(Option(sku, sizing, price, cost(sizing.nodes, price, spot=wish.spot)))

@@ -81,12 +81,14 @@ def size(
     nodes: int | None = None,
     assumed: Assumptions | None = None,
     fixed: Layout | None = None,
+    copies: bool = True,
 ) -> Sizing:
     """How ``model`` runs on nodes with these GPUs.
 
     ``context`` is what one request must be able to have, in tokens (default: the assumed one, or the model's limit
     where that is shorter); ``nodes`` is an exact number of nodes, otherwise as few as fit are taken. ``fixed`` is
-    the layout to judge, whatever others there are; its nodes are the number of nodes.
+    the layout to judge, whatever others there are; its nodes are the number of nodes. Without ``copies`` no node
+    runs more than one copy of the model.
 
     Raises:
         ValueError: no GPUs, or a context or number of nodes below 1.
@@ -111,7 +113,8 @@ def size(
         return _not_fitting(model, gpu, wanted, only, (), _missing(model, gpu, only, fixed.nodes))
     for count in [nodes] if nodes is not None else range(1, (rules.most_nodes if model.distributed else 1) + 1):
         candidates = [
-            Candidate(layout, budget(model, gpu, layout, rules)) for layout in layouts(model, gpu, count)
+            Candidate(layout, budget(model, gpu, layout, rules))
+            for layout in layouts(model, gpu, count, copies=copies)
         ]
         chosen = next((item for item in candidates if _short(item, wanted) <= 0 and _sensible(item, model)), None)
         tried += [_left(item, chosen, wanted) for item in candidates if item is not chosen]
@@ -127,16 +130,16 @@ def _told(tried: list[Candidate]) -> tuple[Candidate, ...]:
     return tuple(tried if len(tried) <= _MOST_TOLD else tried[: _MOST_TOLD // 2] + tried[-_MOST_TOLD // 2 :])
 
 
-def layouts(model: ModelFacts, gpu: GpuFacts, nodes: int) -> Iterator[Layout]:
+def layouts(model: ModelFacts, gpu: GpuFacts, nodes: int, *, copies: bool = True) -> Iterator[Layout]:
     """Every way to lay the model over so many nodes, the best first.
 
     A model that cannot be spread over nodes runs as a copy on each of the nodes that were written.
     """
     if nodes > 1 and not model.distributed:
-        for layout in layouts(model, gpu, 1):
+        for layout in layouts(model, gpu, 1, copies=copies):
             yield Layout(nodes, layout.tensor, layout.pipeline, layout.data * nodes)
         return
-    if nodes == 1 and gpu.count > 1:
+    if copies and nodes == 1 and gpu.count > 1:
         yield Layout(1, 1, 1, gpu.count)
     for tensor in tensor_sizes(model, gpu.count):
         stages = min(nodes * gpu.count // tensor, model.layers)

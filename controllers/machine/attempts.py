@@ -1,4 +1,4 @@
-"""How often the cloud refused each Machine, so that it is asked ever more rarely.
+"""How often the cloud refused each Machine, so that it is asked ever more rarely; and when it wants to be asked.
 
 In: refusals as they happen. Out: the time of the next attempt. This is a rate limiter like a queue's and no
 part of the world: it starts empty, and an operator that was restarted asks once at once. Creating and deleting
@@ -47,6 +47,36 @@ class AttemptBook:
     def forget(self, name: str) -> None:
         """The Machine works, or is gone."""
         self._by_name.pop(name, None)
+
+
+class LookBook:
+    """When each operation that is under way is worth the next look.
+
+    Reconciles come for many reasons, our own writes among them, and each look is a request. Only a node that was
+    not there at the last look is a reason to look sooner.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[str, tuple[str, bool, datetime, bool]] = {}  # name -> uid, deleting, when, with a node
+
+    def __repr__(self) -> str:
+        return f"<LookBook machines={len(self._next)}>"
+
+    def not_before(self, machine: Obj, now: datetime, *, joined: bool) -> datetime | None:
+        """When to look next; None is now."""
+        entry = self._next.get(machine["metadata"]["name"])
+        if entry is None or entry[:2] != _key(machine)[:2] or entry[2] <= now or (joined and not entry[3]):
+            return None
+        return entry[2]
+
+    def looked(self, machine: Obj, next_at: datetime, *, joined: bool) -> None:
+        """An operation is under way; the cloud wants to be asked again then."""
+        uid, deleting, _ = _key(machine)
+        self._next[machine["metadata"]["name"]] = (uid, deleting, next_at, joined)
+
+    def forget(self, name: str) -> None:
+        """Nothing is under way any more."""
+        self._next.pop(name, None)
 
 
 def _key(machine: Obj) -> _Key:

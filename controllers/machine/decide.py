@@ -47,7 +47,7 @@ def needs_cloud(obs: Observation, now: datetime) -> bool:
 
     Of a Machine that is being deleted the nodes and pods have to be in the observation already.
     """
-    if obs.attempts.given_up or (obs.attempts.next_at is not None and obs.attempts.next_at > now):
+    if obs.attempts.given_up or obs.wait(now):
         return False
     finalizers = obs.machine["metadata"].get("finalizers") or []
     if keys.TERMINATION_FINALIZER not in finalizers:

@@ -1,9 +1,9 @@
 """What is left over, decided: instances, Machines and nodes that lost each other, and nodes that stay away.
 
 In: everything of one pass (claims of both kinds, the cloud's list, nodes) and what the passes before handed on.
-Out: what to remove, what is held back and why, and what to hand on. Pure. Nothing is removed at first sight: a whole cluster that was stopped and started
-again looks like lost nodes for a while, a creation under way like an orphan. So every window begins anew when the
-looking does.
+Out: what to remove, what is held back and why, and what to hand on. Pure. Nothing is removed at first sight: a
+whole cluster that was stopped and started again looks like lost nodes for a while, a creation under way like an
+orphan. So every window begins anew when the looking does.
 
 Never touched: an instance that nothing says to be ours, or of a kind that the server cannot list at the moment;
 and unless asked for, one that upstream's provisioner made, which may run beside us.

@@ -30,14 +30,14 @@ def launch(obs: Observation, now: datetime) -> Phase:
             return _waits(obs, obs.cloud_error, now)
         return _refused(obs, obs.cloud_error, now)
     if not obs.asked:
-        return Phase(requeue_after=_until_next_attempt(obs, now))
+        return Phase(requeue_after=obs.wait(now))
     if obs.instance is None:
         return _create(obs, now)
     return _follow(obs, obs.instance, now)
 
 
 def _create(obs: Observation, now: datetime) -> Phase:
-    if wait := _until_next_attempt(obs, now):
+    if wait := obs.wait(now):
         return Phase(requeue_after=wait)
     meta = obs.machine["metadata"]
     if linked := (meta.get("annotations") or {}).get(keys.LINKED):
@@ -69,7 +69,7 @@ def _follow(obs: Observation, instance: Instance, now: datetime) -> Phase:
 
 
 def _waits(obs: Observation, error: CloudError, now: datetime) -> Phase:
-    later = _until_next_attempt(obs, now) or obs.poll_interval
+    later = obs.wait(now) or obs.poll_interval
     if obs.operation:
         return Phase(requeue_after=later)  # only the look has to wait; the operation goes on as last told
     since = obs.attempts.since
@@ -88,10 +88,4 @@ def _refused(obs: Observation, error: CloudError, now: datetime) -> Phase:
     mark = Mark(obs.kind.launched, "False", error.reason, message)
     if obs.attempts.given_up:
         return Phase(marks=(mark,))  # only an edit of the Machine helps, and that edit is an event
-    return Phase(marks=(mark,), requeue_after=_until_next_attempt(obs, now) or obs.poll_interval)
-
-
-def _until_next_attempt(obs: Observation, now: datetime) -> float | None:
-    if obs.attempts.next_at is None or obs.attempts.next_at <= now:
-        return None
-    return (obs.attempts.next_at - now).total_seconds()
+    return Phase(marks=(mark,), requeue_after=obs.wait(now) or obs.poll_interval)

@@ -74,6 +74,7 @@ class Observation:
         evicted: pods were asked to leave in this reconcile already.
         blocked: those of them that may not.
         replaced: how many Machines of this name were given up in a row.
+        look_at: when the operation that is under way is worth the next look; None is now.
         usual: how long the creation of such an instance usually takes, in seconds.
         poll_interval: seconds between two looks at a cloud operation.
     """
@@ -89,6 +90,7 @@ class Observation:
     evicted: bool = False
     blocked: tuple[Blocked, ...] = ()
     replaced: int = 0
+    look_at: datetime | None = None
     usual: float | None = None
     attempts: Attempts = Attempts()
     poll_interval: float = 1.0
@@ -97,6 +99,11 @@ class Observation:
     @property
     def name(self) -> str:
         return str(self.machine["metadata"]["name"])
+
+    def wait(self, now: datetime) -> float | None:
+        """Seconds until the cloud may be asked again; None where nothing forbids it."""
+        times = [at for at in (self.attempts.next_at, self.look_at) if at is not None and at > now]
+        return (max(times) - now).total_seconds() if times else None
 
     @property
     def deleting(self) -> bool:

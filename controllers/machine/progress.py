@@ -1,7 +1,7 @@
 """How far a creation is, in words that change seldom, and how long creations of a size usually take.
 
-In: seconds, and creations as they end. Out: text for a condition. Text is rounded down to half minutes, after five
-minutes to minutes, so that a status is written when a reader would notice and not at each look at the cloud. The
+In: seconds, and creations as they end. Out: text for a condition. Text is rounded down, ever more coarsely the
+longer it takes, so that a status is written when a reader would notice and not at each look at the cloud. The
 history is this process's own and starts empty; then nothing is promised.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
+_STEPS = ((300, 30), (1800, 60), (7200, 300), (float("inf"), 900))
 _KEPT = 20  # creations of one instance type; enough for a median, few enough to follow a change of the region
 
 
@@ -33,9 +34,9 @@ class History:
 
 
 def step(seconds: float) -> int:
-    """Whole half minutes up to five minutes, whole minutes beyond, in seconds."""
+    """Half minutes up to five minutes, minutes up to half an hour, then five and fifteen minutes; in seconds."""
     whole = max(0, int(seconds))
-    return whole - whole % (30 if whole < 300 else 60)
+    return whole - whole % next(width for until, width in _STEPS if whole < until)
 
 
 def spoken(seconds: float) -> str:

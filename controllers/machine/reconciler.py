@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from api import keys
 from api.conditions import Condition, conditions_of, is_true, render_time
-from controllers.machine.attempts import AttemptBook
+from controllers.machine.attempts import AttemptBook, LookBook
 from controllers.machine.decide import decide, needs_cloud
 from controllers.machine.events import told
 from controllers.machine.evict import Evictions
@@ -88,6 +88,7 @@ class MachineReconciler:
     clock: Callable[[], datetime]
     limits: Limits
     attempts: AttemptBook
+    looks: LookBook
     memory: Memory
     own: OwnWrites
 
@@ -96,6 +97,7 @@ class MachineReconciler:
         cached = self.machines.get(request.name)
         if cached is None:
             self.attempts.forget(request.name)
+            self.looks.forget(request.name)
             self.own.forget(request.name)
             return Result()
         machine = self.own.newest(request.name, cached)
@@ -138,7 +140,8 @@ class MachineReconciler:
             obs = replace(obs, instance_name=instance_name(self.provider, machine))
         except cloud_errors.CloudError as error:
             return self._refused(obs, error, now)
-        obs = replace(obs, nodes=tuple(self.nodes.by_index(BY_INSTANCE, obs.instance_name)))
+        nodes = tuple(self.nodes.by_index(BY_INSTANCE, obs.instance_name))
+        obs = replace(obs, nodes=nodes, look_at=self.looks.not_before(machine, now, joined=bool(nodes)))
         if obs.deleting:
             obs = replace(obs, pods=await self._pods_on(obs.nodes))
         return await self._look_up(obs, now) if needs_cloud(obs, now) else obs
@@ -166,12 +169,17 @@ class MachineReconciler:
             usual = self.memory.history.usual(instance.instance_type)
             self.memory.metrics.usual(instance.instance_type, usual or 0.0)
         obs = await self._keep(obs, operation, now)
+        wait = instance.look_again or self.provider.poll_interval
+        if instance.state in _UNDER_WAY:
+            self.looks.looked(obs.machine, now + timedelta(seconds=wait), joined=bool(obs.nodes))
+        else:
+            self.looks.forget(obs.name)
         return replace(
             obs,
             asked=True,
             instance=instance,
             cloud_error=None,
-            poll_interval=instance.look_again or self.provider.poll_interval,
+            poll_interval=wait,
             usual=self.memory.history.usual(instance.instance_type),
         )
 
@@ -195,6 +203,8 @@ class MachineReconciler:
             else:
                 log.info("deleting instance machine=%s", obs.name)
                 operation = await self.provider.delete(obs.instance_name)
+                later = now + timedelta(seconds=self.provider.poll_interval)
+                self.looks.looked(obs.machine, later, joined=bool(obs.nodes))
                 going = replace(obs.instance, state=InstanceState.DELETING) if obs.instance else None
                 obs = replace(await self._keep(obs, operation, now), asked=True, instance=going, cloud_error=None)
         except cloud_errors.InstanceExists:
@@ -236,7 +246,10 @@ class MachineReconciler:
         for action in plan.actions:
             await self._carry_out(obs, action)
         if leave:
-            await self._set_finalizer(obs.machine, present=False)
+            try:
+                await self._set_finalizer(obs.machine, present=False)
+            except NotFound:
+                return  # somebody was quicker
             self.attempts.forget(obs.name)
             self.memory.metrics.terminated(self.kind, obs.machine, now)
         else:
@@ -289,12 +302,9 @@ class MachineReconciler:
         others = [item for item in meta.get("finalizers") or [] if item != keys.TERMINATION_FINALIZER]
         wanted = [*others, keys.TERMINATION_FINALIZER] if present else others
         patch: Obj = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
-        try:
-            return await self.client.patch(self.kind.resource, meta["name"], patch)
-        except NotFound:
-            if present:
-                raise
-            return machine
+        written = await self.client.patch(self.kind.resource, meta["name"], patch)
+        self.own.wrote(meta["name"], written)
+        return written
 
     async def _write_status(self, obs: Observation, status: Obj) -> None:
         before = obs.machine.get("status") or {}

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from controllers.machine.attempts import AttemptBook
+from controllers.machine.attempts import AttemptBook, LookBook
 from controllers.machine.evict import Evictions
 from controllers.machine.kinds import KINDS, Kind
 from controllers.machine.metered import MeteredProvider
@@ -85,15 +85,19 @@ class ServedKinds:
                 if problem != said and not self._served:
                     log.warning("waiting for a kind to serve: %s", problem)
                     said = problem
-                await asyncio.sleep(self._settings.kinds_poll)
+                poll = self._settings.kinds_poll
+                await asyncio.sleep(poll if self._served else min(poll, 1.0))  # with nothing to do, it is urgent
 
     def _add(self, kind: Kind) -> None:
         log.info("serving %s", kind.resource.plural)
         mgr, settings = self._mgr, self._settings
-        machines = mgr.cache.informer(kind.resource).store
+        informer = mgr.cache.informer(kind.resource)
+        machines = informer.store
         machines.add_index(BY_INSTANCE, self._instance_of_machine)
 
         def machines_of(node: Obj) -> Iterable[Request]:
+            if not informer.has_synced:
+                return  # all of the kind are looked at when its first list is in
             for name in self._instance_of_node(node):
                 for machine in machines.by_index(BY_INSTANCE, name):
                     if kind.serves(machine):
@@ -110,6 +114,7 @@ class ServedKinds:
             clock=settings.clock,
             limits=settings.limits,
             attempts=AttemptBook(),
+            looks=LookBook(),
             memory=self._memory,
             own=OwnWrites(lambda: machines.resource_version),
         )

@@ -34,12 +34,10 @@ def termination(obs: Observation, now: datetime) -> Phase:
         return _drain(obs, now)
     if obs.cloud_error is not None:
         error = obs.cloud_error
-        delay = max(0.0, (obs.attempts.next_at - now).total_seconds()) if obs.attempts.next_at else 0.0
         mark = _not_ready(error.reason, f"the instance cannot be deleted: {error.message}. {error.next_step}")
-        return Phase(marks=(mark,), requeue_after=delay or obs.poll_interval)
+        return Phase(marks=(mark,), requeue_after=obs.wait(now) or obs.poll_interval)
     if not obs.asked:
-        wait = (obs.attempts.next_at - now).total_seconds() if obs.attempts.next_at else obs.poll_interval
-        return Phase(requeue_after=max(wait, 0.0) or obs.poll_interval)
+        return Phase(requeue_after=obs.wait(now) or obs.poll_interval)
     if obs.instance is not None:
         going = obs.instance.state is InstanceState.DELETING
         message = f"the cloud is deleting instance {obs.instance.name}"

@@ -96,7 +96,9 @@ def _entry(pod: str, report: PodReport, wanted: AdapterList) -> Obj:
         words = report.failed or "its server knows no adapters"
         return {"pod": pod, "state": _UNKNOWN, "message": shortened(words)}
     found = report.adapters
-    entry: dict[str, Any] = {"pod": pod, "revision": found.revision, "adapters": [_one(i) for i in found.adapters]}
+    entry: dict[str, Any] = {"pod": pod, "adapters": [_one(item) for item in found.adapters]}
+    if found.revision:  # old API servers take an empty string for a null, and refuse it
+        entry["revision"] = found.revision
     images = {item.name: item.image for item in wanted.adapters}
     # A failure of what is wanted no longer is about to be cleared away: the pod has not seen the new list yet.
     counted = [

@@ -15,6 +15,7 @@ from api import keys
 from api.v1alpha1 import Workspace
 from controllers.nodes import readiness
 from controllers.workspace.gpus import ready_since
+from controllers.workspace.made import is_leaving, node_name
 from controllers.workspace.model import Observation
 from controllers.workspace.sharing import is_free, key_of, owner_of
 from manager.types import Obj
@@ -30,8 +31,10 @@ def provisioning(obs: Observation, workspace: Workspace) -> str:
 def fits(node: Obj, obs: Observation, workspace: Workspace, instance_type: str | None, gpus: int) -> bool:
     """Whether it could be used once it is Ready. ``gpus`` is what a pod asks for."""
     meta = node["metadata"]
-    if meta.get("deletionTimestamp"):
-        return False
+    if meta.get("deletionTimestamp") or meta["name"] in {
+        node_name(item) for item in filter(is_leaving, obs.machines)
+    }:
+        return False  # it goes, or goes with its Machine in a moment
     found = (meta.get("labels") or {}).get(keys.INSTANCE_TYPE_LABEL)
     if instance_type and found and found != instance_type:
         return False

@@ -58,7 +58,6 @@ _YOURS: Final = (
     Reason.NODE_MISMATCH,
     Reason.MULTIPLE_NODES_FOUND,
     Reason.GPU_NOT_VISIBLE,
-    Reason.RESOURCE_NOT_REGISTERED,
     Reason.IMAGE_PULL_FAILED,
     Reason.OUT_OF_MEMORY,
     Reason.CRASH_LOOP,
@@ -67,12 +66,17 @@ _YOURS: Final = (
     Reason.REPLICAS_REFUSED,
 )
 _HEALING: Final[dict[str, Turn]] = {  # broken now; somebody else is at work on it
+    Reason.MACHINE_VANISHED: Turn.CLOUD,
     Reason.DELETION_STUCK: Turn.KUBERNETES,
     "CapacityUnavailable": Turn.CLOUD,
     "Throttled": Turn.CLOUD,
     "OperationInProgress": Turn.CLOUD,
     "CloudUnavailable": Turn.CLOUD,
+    "InsufficientCapacityError": Turn.CLOUD,  # Karpenter's word
     "InstanceExists": Turn.OPERATOR,
+    "InstanceGone": Turn.OPERATOR,
+    "NodeDeleted": Turn.OPERATOR,
+    "RegistrationTimeout": Turn.OPERATOR,
     Reason.NODE_NOT_READY: Turn.KUBERNETES,
     Reason.NODE_DISK_PRESSURE: Turn.KUBERNETES,
     Reason.NODE_MEMORY_PRESSURE: Turn.KUBERNETES,
@@ -88,12 +92,19 @@ _WAITING: Final[dict[str, Turn]] = {  # only takes time
     Reason.NODECLAIM_NOT_READY: Turn.CLOUD,
     Reason.MACHINE_CREATING: Turn.CLOUD,
     "InstanceCreating": Turn.CLOUD,
+    "InstanceDeleting": Turn.CLOUD,
+    "Launching": Turn.CLOUD,
+    "NotLaunched": Turn.CLOUD,
+    "AwaitingReconciliation": Turn.OPERATOR,
+    "ReconcilingDependents": Turn.KUBERNETES,
+    "Draining": Turn.KUBERNETES,
+    Reason.NODE_CREATING: Turn.CLOUD,
     Reason.MACHINE_NOT_LAUNCHED: Turn.CLOUD,
     Reason.MACHINE_NOT_REGISTERED: Turn.CLOUD,
     Reason.NODE_NOT_FOUND: Turn.CLOUD,
     Reason.STARTUP_TAINTS_EXIST: Turn.KUBERNETES,
+    Reason.RESOURCE_NOT_REGISTERED: Turn.KUBERNETES,  # a device plugin takes minutes
     "KnownEphemeralTaintsExist": Turn.KUBERNETES,
-    Reason.NODES_PENDING: Turn.KUBERNETES,
     # What follows from nodes that are missing stands behind them, however bad it sounds.
     Reason.POD_UNSCHEDULABLE: Turn.YOU,
     Reason.ROLLING_OUT: Turn.KUBERNETES,
@@ -104,6 +115,9 @@ _WAITING: Final[dict[str, Turn]] = {  # only takes time
     Reason.POD_PENDING: Turn.KUBERNETES,
     Reason.WORKLOAD_PENDING: Turn.KUBERNETES,
     Reason.WAITING_FOR_RESOURCE: Turn.OPERATOR,
+    Reason.ADAPTERS_LOADING: Turn.ENGINE,
+    Reason.ADAPTERS_OUTDATED: Turn.ENGINE,
+    Reason.ADAPTERS_UNKNOWN: Turn.KUBERNETES,
 }
 _RANKS: Final = {str(reason): rank for rank, reason in enumerate((*_YOURS, *_HEALING, *_WAITING))}
 _PASSING: Final = frozenset(map(str, _WAITING)) - {str(Reason.POD_UNSCHEDULABLE)}

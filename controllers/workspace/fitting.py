@@ -51,7 +51,7 @@ def lay_out(
         return _fixed_gpus(preset, model, gpu, nodes, strict=strict)
     if gpu is None or not gpu.memory:
         return _blind(model, gpu, nodes)
-    found = size(model, gpu, context=context, nodes=nodes)
+    found = size(model, gpu, context=context, nodes=nodes, copies=False)
     if found.fits or insist:
         return _of(found, gpu.count)
     return Cause(Reason.MODEL_DOES_NOT_FIT, {"preset": preset.name, "why": found.why})
@@ -59,18 +59,14 @@ def lay_out(
 
 def _of(found: Sizing, gpus: int) -> Layout:
     spread, model = found.layout, found.model
-    over_nodes = model.distributed and spread.nodes > 1
-    # Copies of a model that cannot span nodes are dealt to the nodes; the rest of them share a pod.
-    copies = spread.data if over_nodes or spread.nodes == 1 else max(1, spread.data // spread.nodes)
     return Layout(
         nodes=spread.nodes,
         gpus_per_node=gpus,
         tensor_parallel=spread.tensor,
         pipeline_parallel=spread.pipeline,
         max_model_len=_longest(model, found.max_model_len if found.fits else 0),
-        distributed=over_nodes,
+        distributed=model.distributed and spread.nodes > 1,
         reason=found.why,
-        data_parallel=copies,
     )
 
 
@@ -90,7 +86,7 @@ def _fixed_gpus(
         return _too_few(preset, gpu, gpus)
     if gpu is None or not gpu.memory:
         return replace(_blind(model, replace(_NO_FACTS, count=gpus), count), distributed=False)
-    found = size(model, replace(gpu, count=gpus), nodes=count)
+    found = size(model, replace(gpu, count=gpus), nodes=count, copies=False)
     if strict and not found.fits:
         return Cause(Reason.MODEL_DOES_NOT_FIT, {"preset": preset.name, "why": found.why})
     return _of(found, gpus)

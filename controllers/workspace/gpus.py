@@ -22,8 +22,11 @@ from controllers.workspace.model import Observation, Why
 from manager.types import Obj
 
 
-def gpus_of(node: Obj) -> GpuFacts | None:
-    """The GPUs of a node; memory 0 where it is not known, None where the node has none."""
+def gpus_of(node: Obj, in_use: int = 0) -> GpuFacts | None:
+    """The GPUs of a node; memory 0 where it is not known, None where the node has none.
+
+    ``in_use``: what pods that exist ask for. A GPU that drops out for a moment must not lay their model out anew.
+    """
     name, labels = node["metadata"]["name"], node["metadata"].get("labels") or {}
     visible = allocatable(node)
     kind = str(labels.get(keys.INSTANCE_TYPE_LABEL) or "")
@@ -32,7 +35,10 @@ def gpus_of(node: Obj) -> GpuFacts | None:
     if found is None and known is not None and known.gpus:
         found = GpuFacts.of(known)
     if found is None:
-        return GpuFacts(kind or name, visible, 0) if visible else None
+        count = max(in_use, visible)
+        return GpuFacts(kind or name, in_use or count, 0) if count else None
+    if 0 < in_use <= found.count:
+        return replace(found, count=in_use)
     # Some may be broken, or cut up for others: what pods can have is what counts.
     return replace(found, count=min(found.count, visible)) if visible else found
 

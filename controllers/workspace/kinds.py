@@ -21,7 +21,7 @@ from api.v1alpha1 import Workspace
 from api.validation.metadata import bypasses
 from controllers.workspace.candidates import fits, is_ready, preference, provisioning, returns_by
 from controllers.workspace.fitting import lay_out
-from controllers.workspace.gpus import gpus_of
+from controllers.workspace.gpus import gpus_of, gpus_requested
 from controllers.workspace.layout import Layout
 from controllers.workspace.made import instance_type as type_of
 from controllers.workspace.made import is_leaving, machine_name
@@ -96,7 +96,7 @@ class _Choice:
         if known is not None:
             gpu = GpuFacts.of(known) if known.gpus else None
         else:
-            gpu = next(filter(None, map(gpus_of, self._nodes(name))), None)
+            gpu = next(filter(None, map(self._gpus, self._nodes(name))), None)
         layout = self._lay_out(gpu)
         if isinstance(layout, Cause):
             return layout
@@ -116,11 +116,15 @@ class _Choice:
         ]
         return sorted(found, key=lambda node: preference(node, self.workspace))
 
+    def _gpus(self, node: Obj) -> GpuFacts | None:
+        pod = (self.obs.workload or {}).get("spec", {}).get("template", {}).get("spec") or {}
+        return gpus_of(node, gpus_requested(pod))
+
     def _groups(self) -> Iterator[tuple[GpuFacts | None, list[Obj]]]:
         """Nodes with the same GPUs: a model is not spread over different ones."""
         groups: dict[object, tuple[GpuFacts | None, list[Obj]]] = {}
         for node in self._nodes(None):
-            gpu = gpus_of(node)
+            gpu = self._gpus(node)
             alike = (gpu.model, gpu.count, gpu.memory) if gpu else None
             groups.setdefault(alike, (gpu, []))[1].append(node)
         yield from groups.values()

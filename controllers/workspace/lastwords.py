@@ -1,19 +1,21 @@
 """What a process said last, made fit for a condition.
 
 In: a termination message, which holds the end of the log where the container gave none of its own. Out: one line.
-Pure. The last line of a traceback names the error; engines end theirs by pointing at a cause further up, which is
-then the line to show.
+Pure. Lines that only decorate do not count. The last line of a traceback names the error; engines end theirs by
+pointing at a cause further up, which is then the line to show.
 """
 
 from __future__ import annotations
 
 LONGEST = 300  # characters of a foreign message in ours; a stack trace belongs in the log
+_FRAME = " \t\r│┃║╭╮╰╯─━═"  # what terminals draw around an error
 _POINTERS = ("see root cause above", "see the root cause above", "above for the root cause")
 
 
 def last_line(text: object) -> str:
     """The last line that says something, shortened; empty where there is none."""
-    lines = [line.strip() for line in str(text or "").splitlines() if line.strip()]
+    stripped = (line.strip(_FRAME) for line in str(text or "").splitlines())
+    lines = [line for line in stripped if any(character.isalnum() for character in line)]
     if not lines:
         return ""
     last = lines[-1]

@@ -22,7 +22,6 @@ class Layout:
         distributed: one copy of the model spans the nodes, so that each needs all the others. Several nodes
             without it are replicas of each other.
         reason: how the figures were found, in a sentence without its full stop.
-        data_parallel: whole copies of the model within one pod, each with tensor x pipeline GPUs.
     """
 
     nodes: int
@@ -32,4 +31,3 @@ class Layout:
     max_model_len: int | None = None
     distributed: bool = False
     reason: str = ""
-    data_parallel: int = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, Self, TypeAlias
 
@@ -92,6 +93,14 @@ DEFAULT_RULES: Final = NodeRules()
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A Machine or NodeClaim that was made ``times`` and is not made again before ``until``."""
+
+    times: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """That a Workspace ("namespace/name") says it uses a node. ``created`` is the Workspace's own time."""
 
@@ -137,6 +146,7 @@ class Observation:
         machine_api: the cluster serves the kind that ``node_api`` names.
         node_api: what is created for a missing node.
         rules: how long nodes are waited for.
+        pauses: by name, when a Machine that went may be made again.
         registry: where preset images are.
         switches: what is admitted; the webhook's.
         failures: what could not be done in this reconcile; the status is decided anew with them.
@@ -158,6 +168,7 @@ class Observation:
     machine_api: bool = True
     node_api: NodeApi = MACHINE_API
     rules: NodeRules = DEFAULT_RULES
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
     registry: str = ""
     switches: Switches = DEFAULT
     failures: tuple[Failure, ...] = ()

@@ -13,6 +13,7 @@ from datetime import datetime
 
 from api import keys
 from controllers.workspace.candidates import fits, is_ready, preference, provisioning, returns_by
+from controllers.workspace.gpus import gpus_requested
 from controllers.workspace.made import instance_type, is_leaving, machine_name, node_name
 from controllers.workspace.model import Observation
 from controllers.workspace.target import Target
@@ -28,12 +29,14 @@ class Selection:
         pending: Machines of this Workspace that stand for none of the chosen nodes.
         create: names of the Machines to create.
         awaited: nodes that match, are not Ready, and are expected back in a moment.
+        paused: names of missing Machines that were made before, went, and are not to be made again yet.
     """
 
     nodes: tuple[Obj, ...]
     pending: tuple[Obj, ...]
     create: tuple[str, ...]
     awaited: tuple[Obj, ...] = ()
+    paused: tuple[str, ...] = ()
 
 
 def select(obs: Observation, target: Target, now: datetime) -> Selection:
@@ -56,13 +59,17 @@ def select(obs: Observation, target: Target, now: datetime) -> Selection:
     if missing <= 0 or not target.instance_type or provisioning(obs, workspace) == keys.PROVISION_NEVER:
         return Selection(chosen, pending, (), awaited)
     taken = {machine["metadata"]["name"] for machine in obs.machines}
-    return Selection(chosen, pending, tuple(name for name in own if name not in taken)[:missing], awaited)
+    free = [name for name in own if name not in taken]
+    paused = tuple(name for name in free if name in obs.pauses and now < obs.pauses[name].until)
+    create = tuple(name for name in free if name not in paused)[:missing]
+    return Selection(chosen, pending, create, awaited, paused[: missing - len(create)])
 
 
 def _qualifies(node: Obj, obs: Observation, target: Target) -> bool:
     if target.only is not None and node["metadata"]["name"] not in target.only:
         return False
-    return fits(node, obs, target.workspace, target.instance_type, target.gpus)
+    asked = target.gpus or gpus_requested((target.template or {}).get("spec") or {})
+    return fits(node, obs, target.workspace, target.instance_type, asked)
 
 
 def _counts(machine: Obj, target: Target, own: tuple[str, ...]) -> bool:

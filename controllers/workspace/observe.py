@@ -21,6 +21,7 @@ from controllers.workspace.model import DEFAULT_RULES, NodeRules, NodeUse, Obser
 from controllers.workspace.nodeapi import MACHINE_API, NODE_APIS, NodeApi
 from controllers.workspace.observe_children import BY_WORKSPACE as BY_WORKSPACE
 from controllers.workspace.observe_children import ChildStores, observe_children
+from controllers.workspace.recreations import Recreations
 from controllers.workspace.sharing import claim_of, key_of
 from controllers.workspace.target import owner_labels, selector_labels
 from manager.client import Client
@@ -55,6 +56,7 @@ async def observe(
     node_api: NodeApi = MACHINE_API,
     rules: NodeRules = DEFAULT_RULES,
     decided: Claims | None = None,
+    recreations: Recreations | None = None,
     operator: str = "",
 ) -> Observation:
     """All that a decision about this Workspace rests on. Nothing is awaited once the stores have been read."""
@@ -86,6 +88,7 @@ async def observe(
         machine_api=made is not None,
         node_api=node_api,
         rules=rules,
+        pauses=recreations.pauses(key) if recreations is not None else {},
         registry=registry,
         switches=switches,
         children=children,

@@ -10,7 +10,7 @@ write nor a second event; what pods said last; and how long such stages took, fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -42,6 +42,7 @@ from controllers.workspace.model import (
 from controllers.workspace.nodeapi import MACHINE_API, NodeApi
 from controllers.workspace.observe import Stores, observe
 from controllers.workspace.podreader import Reports
+from controllers.workspace.recreations import Recreations
 from controllers.workspace.sharing import claim_of, key_of
 from controllers.workspace.stages import completed, kind_of
 from controllers.workspace.status import is_written
@@ -71,11 +72,13 @@ class WorkspaceReconciler:
     registry: str
     own: OwnWrites
     gate: UpgradeGate
+    wake: Callable[[str], Awaitable[None]]
     switches: Switches = DEFAULT
     operator: str = ""
     node_api: NodeApi = MACHINE_API
     rules: NodeRules = DEFAULT_RULES
     claims: Claims = field(default_factory=Claims)
+    recreations: Recreations = field(default_factory=Recreations)
     reports: Reports | None = None
     history: History = field(default_factory=History)
 
@@ -89,7 +92,9 @@ class WorkspaceReconciler:
         if cached is None:
             self.own.forget(str(request))
             self.gate.forget(str(request))
+            await self._wake()
             self.claims.forget(key_of(request.namespace, request.name))
+            self.recreations.forget(key_of(request.namespace, request.name))
             if self.reports is not None:
                 self.reports.forget(request)
             return Result()
@@ -103,6 +108,7 @@ class WorkspaceReconciler:
             node_api=self.node_api,
             rules=self.rules,
             decided=self.claims,
+            recreations=self.recreations,
             operator=self.operator,
         )
         obs = self._remembering(request, obs)
@@ -129,6 +135,7 @@ class WorkspaceReconciler:
             obs = replace(obs, failures=tuple(failure for failure, _ in refused))
             status = decide(obs, self.clock()).status
         await self._write_status(obs, status)
+        await self._wake()
         if refused:
             raise refused[0][1]
         waits = RETRY if plan.outdated and self.gate.enabled else None
@@ -140,6 +147,10 @@ class WorkspaceReconciler:
         self.history.record(kind, completed(obs))
         reports = self.reports.known(request, obs.pods) if self.reports is not None else {}
         return replace(obs, reports=reports, past=self.history.past(kind))
+
+    async def _wake(self) -> None:
+        if due := self.gate.due():
+            await self.wake(due)
 
     async def _carry_out(self, obs: Observation, action: Action) -> None:
         match action:
@@ -171,6 +182,7 @@ class WorkspaceReconciler:
             await self.client.create(obs.node_api.resource, body)
         except AlreadyExists:
             return  # made by an earlier reconcile that the cache has not caught up with
+        self.recreations.made(key_of(obs.namespace, obs.name), name, self.clock())
         kind = obs.node_api.kind
         log.info("created kind=%s machine=%s workspace=%s/%s", kind, name, obs.namespace, obs.name)
         self.recorder.event(obs.obj, "Normal", obs.node_api.created, f"Created {kind} {name}")

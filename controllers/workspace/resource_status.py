@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from api import keys
-from api.conditions import RESOURCE_READY, Status
+from api.conditions import RESOURCE_READY, Status, render_time
 from api.reasons import Cause, Reason
 from controllers.nodes import readiness
 from controllers.workspace.candidates import provisioning, returns_by
@@ -52,6 +52,7 @@ def resource_findings(
 def next_limit(obs: Observation, target: Target, selection: Selection, now: datetime) -> float | None:
     """Seconds until a limit passes by which the decision changes without any object changing; None: never."""
     limits = [returns_by(node, obs, now) for node in selection.awaited]
+    limits += [obs.pauses[name].until for name in selection.paused]
     if target.needs_gpu_nodes:
         limits += [gpu_deadline(node, obs) for node in selection.nodes]
     left = [(limit - now).total_seconds() for limit in limits if limit is not None and limit > now]
@@ -76,12 +77,17 @@ def _blocked(obs: Observation, target: Target, selection: Selection, missing: in
         return why
     if selection.pending or selection.awaited or (selection.create and obs.machine_api):
         return None
+    if selection.paused and obs.machine_api:
+        name = selection.paused[0]
+        pause = obs.pauses[name]
+        facts: dict[str, str | int] = {"kind": obs.node_api.kind, "machine": name, "times": pause.times}
+        return Why.of(Cause(Reason.MACHINE_VANISHED, facts | {"time": render_time(pause.until)}))
     labels = ",".join(f"{key}={value}" for key, value in sorted(target.labels.items()))
     if provisioning(obs, target.workspace) == keys.PROVISION_NEVER:
         ready, matching = len(selection.nodes), len(obs.nodes)
         if not matching:
             return Why.of(Cause(Reason.NO_NODE_MATCHES, {"labels": labels}))
-        facts: dict[str, str | int] = {
+        facts = {
             "labels": labels,
             "ready": ready,
             "wanted": target.count,

@@ -74,6 +74,7 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
             settings.version,
             lambda: (*stores.deployments.list(), *children.statefulsets.list()),
         ),
+        wake=lambda key: heard.send(_object_of(Request(*key.split("/")))),
         node_api=node_api,
         rules=NodeRules(settings.gpu_deadline, settings.node_grace),
         reports=reports,

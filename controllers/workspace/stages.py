@@ -11,19 +11,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from api import catalog
-from api.conditions import (
-    MACHINE_INITIALIZED,
-    MACHINE_LAUNCHED,
-    MACHINE_REGISTERED,
-    Status,
-    conditions_of,
-    find,
-    parse_time,
-)
+from api.conditions import Status, conditions_of, find, parse_time
 from api.errors import UnknownPreset
 from controllers.workspace.history import Kind, Took
 from controllers.workspace.made import instance_type
 from controllers.workspace.model import Observation, Stage
+from controllers.workspace.nodeapi import NodeApi
 from controllers.workspace.pods import is_leaving, newest_revision
 from manager.types import Obj
 
@@ -49,7 +42,7 @@ def kind_of(obs: Observation) -> Kind:
 
 def present(obs: Observation) -> At | None:
     """The earliest stage that anything of this Workspace is in; None when all are behind it, or none began."""
-    places = [place for machine in obs.machines if (place := _of_machine(machine)) is not None]
+    places = [place for machine in obs.machines if (place := _of_machine(machine, obs.node_api)) is not None]
     if not places:
         living = newest_revision([pod for pod in obs.pods if not is_leaving(pod)])
         places = [place for pod in living if (place := _of_pod(pod)) is not None]
@@ -61,7 +54,7 @@ def completed(obs: Observation) -> Iterator[Took]:
     """The stages that Machines and pods of this Workspace show as done."""
     for machine in obs.machines:
         uid = str(machine["metadata"].get("uid") or "")
-        launched, joined = _since(machine, MACHINE_LAUNCHED), _since(machine, MACHINE_INITIALIZED)
+        launched, joined = _since(machine, obs.node_api.launched), _since(machine, obs.node_api.initialized)
         yield from _took(Stage.MACHINE, uid, _created(machine), launched)
         yield from _took(Stage.NODE, uid, launched, joined)
     for pod in obs.pods:
@@ -79,11 +72,11 @@ def _took(stage: Stage, source: str, begin: datetime | None, end: datetime | Non
         yield Took(stage, source, (end - begin).total_seconds())
 
 
-def _of_machine(machine: Obj) -> At | None:
-    created, launched = _created(machine), _since(machine, MACHINE_LAUNCHED)
+def _of_machine(machine: Obj, api: NodeApi) -> At | None:
+    created, launched = _created(machine), _since(machine, api.launched)
     if launched is None:
         return At(Stage.MACHINE, created) if created else None
-    registered, joined = _since(machine, MACHINE_REGISTERED), _since(machine, MACHINE_INITIALIZED)
+    registered, joined = _since(machine, api.registered), _since(machine, api.initialized)
     return At(Stage.NODE, launched) if registered is None or joined is None else None
 
 

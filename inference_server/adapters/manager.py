@@ -15,7 +15,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from api.adapters import AdapterList, ObservedAdapters
+from api.adapters import AdapterList, ObservedAdapters, WantedAdapter
 from inference_server.adapters.artifact import InvalidAdapter
 from inference_server.adapters.decide import Artifact, Failure, LoadedSet, Observation, Planned, Step, decide
 from inference_server.adapters.fetch import Fetcher
@@ -108,15 +108,22 @@ class AdapterManager:
 
     async def stop(self) -> None:
         """See the protocol."""
-        tasks = [*self._tasks.values(), *([self._loop] if self._loop else [])]
-        self._loop = None
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+        fetches = list(self._tasks.values())
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for artifact in self._artifacts.values():
+        for fetch in fetches:
+            fetch.cancel()
+        for outcome in await asyncio.gather(*fetches, return_exceptions=True):
+            if isinstance(outcome, Artifact):
+                outcome.held.release()
+        sets = [self._last_good, self._in_force.planned if self._in_force else None]
+        for artifact in (*self._artifacts.values(), *(a for s in sets if s for _, a in s.adapters)):
             artifact.held.release()
         self._artifacts.clear()
+        self._in_force = self._last_good = None
         await self._closed()
         await asyncio.to_thread(self._slots.close)
 
@@ -174,7 +181,7 @@ class AdapterManager:
         step = decide(self._observe())
         self._problems = dict(step.problems)
         for source in step.give_up:
-            self._tasks.pop(source).cancel()
+            self._give_up(self._tasks.pop(source))
         for source in step.begin:
             self._begin(source)
         if step.switch is not None:
@@ -224,13 +231,15 @@ class AdapterManager:
         if found is None:
             return
         revision, record = found
-        pairs = []
+        pairs: list[tuple[WantedAdapter, Artifact]] = []
         for wanted, _, _ in record:
             try:
                 artifact = await self._fetcher.cached(source_of(wanted))
             except (FetchError, InvalidAdapter):
                 artifact = None
             if artifact is None:
+                for _, found_before in pairs:
+                    found_before.held.release()
                 return
             pairs.append((wanted, artifact))
         self._last_good = Planned(revision, tuple(pairs), fallback=True)
@@ -241,6 +250,15 @@ class AdapterManager:
         task = asyncio.create_task(self._fetcher.fetch(source), name=f"adapter-{source.image or source.path}")
         task.add_done_callback(lambda _: self._wake.set())
         self._tasks[source] = task
+
+    @staticmethod
+    def _give_up(task: asyncio.Task[Artifact]) -> None:
+        def forget(ended: asyncio.Task[Artifact]) -> None:
+            if not ended.cancelled() and ended.exception() is None:
+                ended.result().held.release()
+
+        task.add_done_callback(forget)
+        task.cancel()
 
     def _collect(self) -> None:
         """The outcomes of fetches that have ended."""

@@ -97,7 +97,8 @@ def _with_retry(message: str, retry_at: float, now: float) -> str:
 
 
 def _notes(artifact: Artifact, list_problem: str) -> list[str]:
-    return [text for text in (*artifact.facts.warnings, artifact.note, list_problem) if text]
+    newer = f"a newer list is not taken: {list_problem}" if list_problem else ""
+    return [text for text in (*artifact.facts.warnings, artifact.note, newer) if text]
 
 
 def _entry(wanted: WantedAdapter, artifact: Artifact | None, state: AdapterState, message: str) -> ObservedAdapter:

@@ -45,7 +45,7 @@ def choose(model: str) -> Model:
     """The source. Raises NotFound when the text can be none of the three."""
     if model.startswith(IMAGE_SCHEME):
         return ImageModel(model.removeprefix(IMAGE_SCHEME))
-    if model.startswith(("/", ".", "~")) or Path(model).is_dir():
+    if model.startswith(("/", ".", "~")) or (model and Path(model).is_dir()):
         return FolderModel(Path(model).expanduser())
     found = _HUB.fullmatch(model)
     if found is None:

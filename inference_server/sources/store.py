@@ -67,7 +67,7 @@ class Store:
         except OSError as error:
             raise of_os_error(error, self.root) from error
         async with self._locked(key, fcntl.LOCK_SH) as lock:
-            if self.path(key).is_dir():
+            if lock is not None and self.path(key).is_dir():
                 return Held(self.path(key), _kept(lock))
         return None
 
@@ -80,8 +80,8 @@ class Store:
             held = await self.hold(key)
             if held is not None:
                 return held
-            async with self._locked(key, fcntl.LOCK_EX):
-                if not self.path(key).is_dir():
+            async with self._locked(key, fcntl.LOCK_EX, unless=self.path(key).is_dir) as mine:
+                if mine and not self.path(key).is_dir():
                     work = self.root / f"{_safe(key)}.work"
                     try:
                         work.mkdir(parents=True, exist_ok=True)
@@ -112,16 +112,21 @@ class Store:
         return self.root / f"{name}.lock"
 
     @asynccontextmanager
-    async def _locked(self, key: str, how: int) -> AsyncIterator[IO[bytes]]:
+    async def _locked(
+        self, key: str, how: int, *, unless: Callable[[], bool] = lambda: False
+    ) -> AsyncIterator[IO[bytes] | None]:
+        """The lock of a key; None when ``unless`` comes true first: who made the thing may go on holding it."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = _open(self._lock_file(_safe(key)))
         except OSError as error:
             raise of_os_error(error, self.root) from error
         try:
-            while not _try(lock, how):
+            mine = _try(lock, how)
+            while not mine and not unless():
                 await asyncio.sleep(_POLL_SECONDS)
-            yield lock
+                mine = _try(lock, how)
+            yield lock if mine else None
         finally:
             lock.close()
 

@@ -34,7 +34,7 @@ def write_adapter(
     rank: int = 4,
     alpha: float = 8,
     targets: tuple[str, ...] = TARGETS,
-    size: float = 0.05,
+    size: float = 0.1,
     **config: Any,
 ) -> Path:
     """Write an adapter; ``config`` overrides fields of ``adapter_config.json``. Returns the folder."""

@@ -27,7 +27,7 @@ def history(
     ] = Output.TABLE,
     kubeconfig: Annotated[Path | None, typer.Option(help="Default: $KUBECONFIG, then ~/.kube/config.")] = None,
 ) -> None:
-    """List a Workspace's revisions: what changed, what is wanted now, and what its pods run."""
+    """List a Workspace's revisions: what changed, what is wanted now, and what its pods were made for."""
     from kaito.revisions import show_history
 
     asyncio.run(show_history(workspace, kubeconfig, namespace, str(output)))

@@ -21,16 +21,14 @@ def rollback(
     to_revision: Annotated[
         int | None, typer.Option(min=1, help="A number of `kaito history`.  [default: the one before]")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Have the server check it, and change nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the server check it, no more.")] = False,
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="Namespace; default: the context's.")
     ] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
     kubeconfig: Annotated[Path | None, typer.Option(help="Default: $KUBECONFIG, then ~/.kube/config.")] = None,
 ) -> None:
-    """Go back to an earlier revision of a Workspace. Its pods follow as after any edit; immutable fields do not."""
+    """Go back to an earlier revision of a Workspace; its pods follow as after any edit."""
     from kaito.revisions import roll_back
 
     asyncio.run(roll_back(workspace, to_revision, kubeconfig, namespace, str(output), dry_run=dry_run))

@@ -13,6 +13,7 @@ from typing import Any
 
 from api.conditions import (
     ADAPTERS_READY,
+    WORKSPACE_DELETING,
     WORKSPACE_READY,
     Condition,
     Status,
@@ -21,7 +22,7 @@ from api.conditions import (
     parse_time,
     render_time,
 )
-from api.reasons import Fact
+from api.reasons import Fact, Reason
 from controllers.workspace.decide import decide
 from controllers.workspace.eta import READY, seconds_left
 from controllers.workspace.findings import blocking, passes, turn_of
@@ -144,7 +145,7 @@ def explain_workspace(obs: Observation, events: Sequence[Obj], now: datetime, no
             found.why.reason, found.why.message, {**found.why.facts, **_machine(obs)}, obs.name, obs.namespace
         )
     else:
-        verdict = Verdict.of(*_told(ready), _machine(obs), obs.name, obs.namespace)
+        verdict = Verdict.of(*_told(derived), _machine(obs), obs.name, obs.namespace)
     model = obs.workspace.preset.name if obs.workspace and obs.workspace.preset else ""
     service = obs.service if obs.owns(obs.service) else None
     return Chain(
@@ -185,8 +186,18 @@ def _moments(obs: Observation, events: Sequence[Obj], now: datetime) -> Iterator
         "NodeClaim": machines,
         "Node": used,
         "Pod": {str(item["metadata"]["name"]) for item in obs.pods},
+        # Whoever makes the pods tells in an event alone why it cannot: a quota, a policy.
+        "Deployment": {obs.name},
+        "StatefulSet": {obs.name},
+        "ReplicaSet": {name for name in _regarded(events, "ReplicaSet") if name.startswith(f"{obs.name}-")},
     }
     yield from moments.of_events(events, names)
+
+
+def _regarded(events: Sequence[Obj], kind: str) -> set[str]:
+    """The names of the objects of a kind that events are about."""
+    about = (event.get("regarding") or {} for event in events)
+    return {str(item.get("name")) for item in about if item.get("kind") == kind}
 
 
 def _beside(obs: Observation, derived: Sequence[Condition]) -> Iterator[Verdict]:
@@ -213,9 +224,15 @@ def _machine(obs: Observation) -> dict[str, Fact]:
     return {}
 
 
-def _told(condition: Condition | None) -> tuple[str, str]:
+def _told(derived: Sequence[Condition]) -> tuple[str, str]:
+    """What the conditions say where no finding stands behind them; of one that leaves, what it waits for."""
+    leaving = find(derived, WORKSPACE_DELETING)
+    if leaving is not None:
+        stuck = leaving.reason == Reason.DELETION_STUCK
+        return str(Reason.DELETION_STUCK if stuck else Reason.DELETING), leaving.message
+    condition = find(derived, WORKSPACE_READY)
     if condition is None:
-        return "Deleting", "The workspace is being deleted"
+        return str(Reason.DELETING), "The workspace is being deleted, and nothing of it is left"
     return condition.reason, condition.message
 
 

@@ -27,19 +27,22 @@ from controllers.workspace.pods import progress_words
 from manager.types import Obj
 
 WORKSPACE, MACHINE, CLOUD, NODE, POD, ENGINE = "workspace", "machine", "cloud", "node", "pod", "engine"
-_RANKS = {WORKSPACE: 0, MACHINE: 1, CLOUD: 2, NODE: 3, POD: 5, ENGINE: 6}  # of what happened in the same second
-_MILESTONES = {RESOURCE_READY: 4, INFERENCE_READY: 7, WORKSPACE_READY: 8, ADAPTERS_READY: 9}
-_LATER = 10  # what is told about something comes after that itself
+# The order of what happened in the same second. What is told about something comes after that itself.
+_RANKS = {WORKSPACE: 0, MACHINE: 10, CLOUD: 20, NODE: 30, POD: 50, ENGINE: 60}
+_MILESTONES = {RESOURCE_READY: 40, INFERENCE_READY: 70, WORKSPACE_READY: 80, ADAPTERS_READY: 90}
+_LATER = 100
 _KINDS = {"Workspace": WORKSPACE, "Machine": MACHINE, "NodeClaim": MACHINE, "Node": NODE, "Pod": POD}
+_KINDS |= dict.fromkeys(("Deployment", "StatefulSet", "ReplicaSet"), POD)
+_WARNINGS_ONLY = ("Workspace", "Deployment", "StatefulSet", "ReplicaSet")  # what went well is in the objects
 
 _LAUNCHED = ("MachineLaunched", "Launched")
 _WORDS = {
-    "MachineLaunched": (CLOUD, "the instance runs"),
-    "Launched": (CLOUD, "the instance runs"),
-    "MachineRegistered": (NODE, "has joined the cluster"),
-    "Registered": (NODE, "has joined the cluster"),
-    "MachineInitialized": (NODE, "is ready for work"),
-    "Initialized": (NODE, "is ready for work"),
+    "MachineLaunched": (CLOUD, "the instance runs", 20),
+    "Launched": (CLOUD, "the instance runs", 20),
+    "MachineRegistered": (NODE, "has joined the cluster", 31),
+    "Registered": (NODE, "has joined the cluster", 31),
+    "MachineInitialized": (NODE, "is ready for work", 32),
+    "Initialized": (NODE, "is ready for work", 32),
 }
 # Events that say no more than the objects do.
 _TOLD = frozenset({"Scheduled", "Created", "Started", "MachineCreated", "Launched", "Registered", "Initialized"})
@@ -94,9 +97,9 @@ def of_machine(machine: Obj) -> Iterator[Moment]:
         known = _WORDS.get(condition.type)
         if at is None or known is None:
             continue
-        who, done = known
+        who, done, rank = known
         if condition.status == Status.TRUE:
-            yield Moment(at, who, node if who == NODE else name, done)
+            yield Moment(at, who, node if who == NODE else name, done, rank=rank)
         elif condition.type in _LAUNCHED and condition.status == Status.FALSE:
             yield Moment(at, CLOUD, name, _said(condition), bad=True)
         elif condition.type in _LAUNCHED and condition.message:
@@ -154,8 +157,8 @@ def of_events(events: Iterable[Obj], names: Mapping[str, set[str]]) -> Iterator[
         who, name = _KINDS.get(str(about.get("kind"))), str(about.get("name"))
         if who is None or name not in names.get(str(about.get("kind")), ()) or event.get("reason") in _TOLD:
             continue
-        if who == WORKSPACE and event.get("type") != "Warning":
-            continue  # what went well there is in the objects themselves
+        if about.get("kind") in _WARNINGS_ONLY and event.get("type") != "Warning":
+            continue
         series = event.get("series") or {}
         when = (
             series.get("lastObservedTime") or event.get("eventTime") or event.get("deprecatedLastTimestamp") or ""

@@ -21,6 +21,13 @@ _POD = {
     Reason.POD_PENDING,
 }
 _NODE = {Reason.NODE_NOT_READY, Reason.NODE_DISK_PRESSURE, Reason.NODE_MEMORY_PRESSURE, Reason.GPU_NOT_VISIBLE}
+_SIZING = {Reason.MODEL_UNKNOWN, Reason.MODEL_DOES_NOT_FIT, Reason.NO_INSTANCE_TYPE_FITS}
+_NODES = {Reason.NO_NODE_MATCHES, Reason.NODES_MISSING, Reason.NODE_MISMATCH}
+_CONFIG = {Reason.CONFIG_MISSING, Reason.CONFIG_INVALID}
+_INSTALL = {
+    Reason.MACHINE_API_MISSING: "kubectl apply -k config/crd",
+    Reason.NODECLAIM_API_MISSING: "kubectl apply --server-side -k config/nodeclaim",
+}
 _MANIFEST = {
     Reason.UNKNOWN_PRESET,
     Reason.INVALID_SPEC,
@@ -28,7 +35,7 @@ _MANIFEST = {
     Reason.INSTANCE_TYPE_NEEDED,
     Reason.KIND_TOGGLED,
 }
-_ADAPTERS = {Reason.ADAPTER_FAILED, Reason.ADAPTERS_UNKNOWN}
+_ADAPTERS = {Reason.ADAPTER_FAILED, Reason.ADAPTERS_LOADING, Reason.ADAPTERS_OUTDATED, Reason.ADAPTERS_UNKNOWN}
 
 
 def commands(reason: str, facts: Mapping[str, Fact], name: str, namespace: str) -> tuple[str, ...]:
@@ -49,8 +56,15 @@ def commands(reason: str, facts: Mapping[str, Fact], name: str, namespace: str) 
         return (f"kubectl describe resourcequota{space}",)
     if reason in _MANIFEST:
         return (f"kubectl edit workspace {name}{space}",)
-    if reason in (Reason.MACHINE_API_MISSING,):
-        return ("kubectl apply -k config/crd",)
+    if reason in _SIZING:
+        return (f"kubectl get workspace {name}{space} -o yaml | kaito plan -f -",)
+    if reason in _NODES:
+        return ("kubectl get nodes --show-labels",)
+    if reason in _CONFIG:
+        return (f"kubectl get configmap{space} {facts.get('name') or ''}".rstrip() + " -o yaml",)
+    for missing, command in _INSTALL.items():
+        if reason == missing:
+            return (command,)
     if passes(reason):
         return (f"kaito get workspace {name}{space} -o wide --watch",)
     if machine:

@@ -1,9 +1,9 @@
 """The embedded cluster as a whole: its processes, how they find each other, and how they start and stop.
 
-In: options. Out: a running API server, node agent and operator (and a stand-in of Azure, if asked for), started
-in that order, and a kubeconfig. The folder (``kaito.local.home``) holds everything that outlives a process:
-database, certificates, tokens, node state, logs. Each process is an ordinary ``kaito`` command and knows nothing
-of the supervisor: it can be killed and started alone.
+In: options. Out: a running API server, node agent, registry and operator (and a stand-in of Azure, if asked
+for), started in that order, and a kubeconfig. The folder (``kaito.local.home``) holds everything that outlives
+a process: database, certificates, tokens, node state, logs. Each process is an ordinary ``kaito`` command and
+knows nothing of the supervisor: it can be killed and started alone.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from api.keys import INSECURE_REGISTRIES
 from kaito.console import note, out, step
 from kaito.errors import CliError, Interrupted
 from kaito.kube import translated
@@ -175,7 +176,30 @@ class Cluster:
             f"--node-delay={0.0 if self.is_azure else self.options.node_delay}",
             *(f"--weights={entry}" for entry in self.options.weights),
         ]
-        return Child("node", argv, self.logs / "node.log", self._node_ready, stop_seconds=40)
+        return Child(
+            "node",
+            argv,
+            self.logs / "node.log",
+            self._node_ready,
+            stop_seconds=40,
+            environment={INSECURE_REGISTRIES: ",".join(self._plain_registries())},
+        )
+
+    def registry(self) -> Child:
+        """The registry for adapters and models of this machine."""
+        argv = [
+            *_kaito(),
+            "registry",
+            f"--data-dir={self.home / 'registry'}",
+            f"--host={HOST}",
+            f"--port={self.ports.registry}",
+        ]
+        return Child("registry", argv, self.logs / "registry.log", self._registry_ready)
+
+    def _plain_registries(self) -> list[str]:
+        """Registries without TLS that pods may use: ours, and those that the user's environment names."""
+        named = os.environ.get(INSECURE_REGISTRIES, "").split(",")
+        return [f"{HOST}:{self.ports.registry}", *(host for host in named if host)]
 
     def arm(self) -> Child:
         """The stand-in for Azure, whose machines the node agent plays."""
@@ -265,6 +289,9 @@ class Cluster:
     async def _arm_ready(self) -> bool:
         return await _answers(self.ports.arm_plain, "/healthz")
 
+    async def _registry_ready(self) -> bool:
+        return await _answers(self.ports.registry, "/v2/")
+
     async def _node_ready(self) -> bool:
         return await _answers(self.ports.instances, "/healthz")
 
@@ -351,7 +378,7 @@ async def _start(cluster: Cluster) -> None:
             await cluster.supervisor.start(cluster.apiserver())
             await cluster.install()
         with step("node agent and operator are ready"):
-            await cluster.supervisor.start(cluster.node())
+            await _together(cluster.supervisor.start(cluster.node()), cluster.supervisor.start(cluster.registry()))
             if cluster.is_azure:
                 await cluster.supervisor.start(cluster.arm())
             await cluster.supervisor.start(cluster.operator())
@@ -359,6 +386,13 @@ async def _start(cluster: Cluster) -> None:
         raise explained(error) from error
     except OSError as error:
         raise CliError(f"a process could not be started: {error}", f"is {cluster.home} writable?") from error
+
+
+async def _together(*starts: Awaitable[float]) -> None:
+    """Wait for all of them, and only then raise the first error: none is left starting unobserved."""
+    for result in await asyncio.gather(*starts, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def explained(failure: ChildFailed) -> CliError:
@@ -426,6 +460,7 @@ The cluster is ready ({seconds:.1f} s). In another shell:
 {lines}
 
 GPU nodes are simulated and the model is a small stand-in; `kaito up --weights PRESET=FOLDER` serves real weights.
+Registry for adapters: {HOST}:{cluster.ports.registry} (plain http; docker, skopeo and oras can push to it)
 {_azure_note(cluster)}Logs: {cluster.logs}   Ctrl-C stops the cluster and keeps its state."""
 
 

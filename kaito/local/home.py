@@ -46,6 +46,7 @@ class Ports:
     operator_webhook: int
     arm: int
     arm_plain: int
+    registry: int
 
 
 # ------------------------------------------------------------------ ownership

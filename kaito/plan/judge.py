@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from api import catalog, validation
+from api import catalog, keys, validation
 from api.catalog import Preset, Sku
 from api.errors import InvalidSpec
 from api.reasons import Reason
@@ -88,7 +88,10 @@ def judge(obj: Obj, beside: Sequence[Obj], around: Around) -> Verdict:
     context = around.wish.context or wanted_context(workspace, beside)
     named = catalog.sku(workspace.resource.instance_type or "")
     cloud = around.wish.cloud or (named.cloud if named else DEFAULT_CLOUD)
-    wish = replace(around.wish, cloud=cloud, context=context, nodes=workspace.resource.count)
+    spot = around.wish.spot or workspace.metadata.annotations.get(keys.CAPACITY_TYPE) == keys.SPOT
+    wish = replace(
+        around.wish, cloud=cloud, context=context, nodes=workspace.resource.count, copies=False, spot=spot
+    )
     return _Case(obj, workspace, preset, around, wish).verdict(found)
 
 
@@ -213,7 +216,7 @@ class _Case:
         if rehearsal.target is None or not rehearsal.target.gpus:
             return size(model, gpu, context=self.wish.context, nodes=nodes)
         made = rehearsal.target.layout
-        copies = made.data_parallel * (1 if made.distributed else made.nodes)
+        copies = 1 if made.distributed else made.nodes
         spread = Layout(made.nodes, made.tensor_parallel, made.pipeline_parallel, copies)
         return size(model, replace(gpu, count=made.gpus_per_node), context=self.wish.context, fixed=spread)
 

@@ -8,14 +8,29 @@ left the quota out would promise too much.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kaito.clouds import azure_settings
 from kaito.console import step
 from kaito.errors import CliError
 from kaito.plan.judge import Quota
 
+if TYPE_CHECKING:
+    from provisioner.azure import QuotaBook
 
-def quota_source(cloud: str, region: str | None = None) -> Quota:
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """The quota of spot nodes, which is one of its own."""
+
+    book: QuotaBook
+
+    def left(self, instance_type: str) -> int | None:
+        return self.book.room(instance_type, spot=True).nodes
+
+
+def quota_source(cloud: str, region: str | None = None, *, spot: bool = False) -> Quota:
     """The quota of the cluster's region, or of the one that is named.
 
     Raises:
@@ -30,7 +45,8 @@ def quota_source(cloud: str, region: str | None = None) -> Quota:
 
     async def read() -> Quota:
         async with AzureAccount(settings) as account:
-            return await account.quota(region or "")
+            book = await account.quota(region or "")
+            return _Spot(book) if spot else book
 
     try:
         with step("quota read"):

@@ -58,7 +58,7 @@ def run(request: Request) -> int:
         cheapest=request.cheapest,
         existing_nodes=request.existing_nodes,
         registry=request.registry or DEFAULT_REGISTRY,
-        quota=quota_source(request.quota, request.region) if request.quota else None,
+        quota=quota_source(request.quota, request.region, spot=request.spot) if request.quota else None,
     )
     verdicts = [judge(obj, objects, around) for obj in workspaces]
     _print(verdicts, request.output)

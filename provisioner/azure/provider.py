@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from provisioner.azure.admission import Admission, Wait
 from provisioner.azure.body import offerings, pool_body
+from provisioner.azure.classify import NEXT_STEPS
 from provisioner.azure.names import check_pool_name, instance_name, pool_of_node
 from provisioner.azure.operation import CREATE, Operation
 from provisioner.azure.pools import Pool, check_ours, to_instance
@@ -25,6 +26,7 @@ from provisioner.errors import (
     CloudError,
     CloudUnavailable,
     InvalidRequest,
+    Misconfigured,
     NotFound,
     OperationInProgress,
     Throttled,
@@ -191,6 +193,9 @@ class AzureProvider:
             body = pool_body(request, offering, cluster=self._settings.cluster, subnet_id=self._settings.subnet_id)
             try:
                 return await self._connected().put(request.name, offering, body)
+            except NotFound as error:
+                # What is missing when a pool is to be made can only be what it is to be made in.
+                raise Misconfigured(error.message, code=error.code, next_step=NEXT_STEPS[Misconfigured]) from error
             except CloudError as error:
                 if not self._shortages.note(offering, error, self._now()):
                     raise

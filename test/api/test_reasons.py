@@ -53,6 +53,6 @@ def test_further_facts_are_added() -> None:
 
 def test_condition_from_a_cause() -> None:
     """A condition carries the cause's reason and text."""
-    condition = Condition.of("ResourceReady", "False", Cause(Reason.NODES_PENDING, {"ready": 0, "wanted": 1}))
+    condition = Condition.of("ResourceReady", "False", Cause(Reason.WORKLOAD_PENDING, {"ready": 0, "wanted": 1}))
 
-    assert (condition.reason, condition.message) == ("NodesPending", "0 of 1 nodes are ready")
+    assert (condition.reason, condition.message) == ("WorkloadPending", "0 of 1 replicas are ready")

@@ -33,6 +33,7 @@ OLD_ENOUGH = {
     "v1/ServiceAccount",
     "v1/Service",
     "apps/v1/Deployment",
+    "apps/v1/DaemonSet",
     "rbac.authorization.k8s.io/v1/ClusterRole",
     "rbac.authorization.k8s.io/v1/ClusterRoleBinding",
     "rbac.authorization.k8s.io/v1/Role",
@@ -171,7 +172,9 @@ def test_no_role_is_wide() -> None:
             assert name == "kaito-machine" or not ("nodes" in rule["resources"] and "delete" in rule["verbs"])
 
 
-@pytest.mark.parametrize("folder", ["crd", "rbac", "manager", "webhook", "nodeclaim", "default", "prometheus"])
+@pytest.mark.parametrize(
+    "folder", ["crd", "rbac", "manager", "webhook", "nodeclaim", "device-plugin", "default", "prometheus"]
+)
 def test_kustomize_builds(folder: str) -> None:
     """Every kustomization builds, and config/default holds each object once."""
     kubectl = os.environ.get("KUBEBUILDER_ASSETS", "") + "/kubectl"
@@ -243,6 +246,9 @@ ALLOWED = [
     ("machine", "delete", "machines.karpenter.sh", ""),
     ("machine", "delete", "nodes", ""),
     ("machine", "delete", "pods", "default"),
+    ("machine", "create", "pods/eviction", "default"),
+    ("machine", "list", "nodeclaims.karpenter.sh", ""),
+    ("machine", "patch", "nodeclaims.karpenter.sh/status", ""),
     ("machine", "create", "leases.coordination.k8s.io", "kaito-system"),
 ]
 DENIED = [
@@ -256,6 +262,8 @@ DENIED = [
     ("workspace", "patch", "machines.karpenter.sh/status", ""),
     ("workspace", "update", "leases.coordination.k8s.io", "kube-system"),
     ("machine", "create", "machines.karpenter.sh", ""),
+    ("machine", "create", "nodeclaims.karpenter.sh", ""),
+    ("machine", "create", "nodes", ""),
     ("machine", "get", "secrets", "default"),
     ("machine", "patch", "deployments.apps", "default"),
     ("machine", "patch", "workspaces.kaito.sh", "default"),

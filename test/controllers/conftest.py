@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,17 +58,20 @@ class World:
     labels: dict[str, str] = field(default_factory=lambda: {"apps": f"a{uuid.uuid4().hex[:8]}"})
     gpus: str = "1"
     pods_fail: Json | None = None  # container state to report instead of ready
+    settings: WorkspaceSettings = field(default_factory=lambda: WorkspaceSettings(registry="example.com/kaito"))
     pod_ip: str = "127.97.0.7"
 
     # ------------------------------------------------------------------ the operator
 
-    def manager(self, *, client: Client | None = None, workspace: bool = True, machine: bool = True) -> Manager:
-        """An operator that has not been started."""
+    def manager(
+        self, *, client: Client | None = None, workspace: bool = True, machine: bool = True, **settings: Any
+    ) -> Manager:
+        """An operator that has not been started; ``settings`` are of its Workspace controller."""
         mgr = Manager(self.config, metrics_bind="0", health_bind="0")
         if client is not None:
             mgr.live, mgr.cache = client, Cache(client)
         if workspace:
-            add_workspace_controller(mgr, WorkspaceSettings(registry="example.com/kaito"))
+            add_workspace_controller(mgr, replace(self.settings, **settings))
         if machine:
             gpus = {sku.instance_type: sku.gpus for sku in catalog.skus()}
             provider = LocalProvider(self.cloud.url, self.token_file, gpus_of=gpus)
@@ -78,7 +81,7 @@ class World:
         return mgr
 
     @asynccontextmanager
-    async def operator(self, **which: bool) -> AsyncIterator[Manager]:
+    async def operator(self, **which: Any) -> AsyncIterator[Manager]:
         """A running operator; it must end without a failure."""
         mgr, stop = self.manager(**which), asyncio.Event()
         async with asyncio.TaskGroup() as group:
@@ -95,9 +98,13 @@ class World:
             "apiVersion": "kaito.sh/v1alpha1",
             "kind": "Workspace",
             "metadata": {"name": name, "namespace": self.namespace, **changes.pop("metadata", {})},
-            "resource": {"instanceType": SKU, "labelSelector": {"matchLabels": self.labels}},
+            "resource": changes.pop("resource", None) or self.resource(self.labels),
             **(changes or {"inference": {"preset": {"name": "phi-3-mini-4k-instruct"}}}),
         }
+
+    def resource(self, labels: Json) -> Json:
+        """The nodes of a Workspace that selects these labels."""
+        return {"instanceType": SKU, "labelSelector": {"matchLabels": labels}}
 
     async def create(self, **changes: Any) -> Json:
         return await self.client.create(WORKSPACES, self.workspace(**changes))

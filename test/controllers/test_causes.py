@@ -183,6 +183,10 @@ def test_a_pod_that_does_not_go_is_told_beside_living_ones() -> None:
             "RuntimeError: Engine failed. See root cause above.",
         ),
         ("x" * 400, "x" * 299 + "…"),
+        (
+            "╭─ Error ──────────────╮\n│ No such option: --mode │\n╰────────────────────────╯\n",
+            "No such option: --mode",
+        ),
     ],
 )
 def test_the_last_line_is_the_one_that_explains(text: str | None, line: str) -> None:

@@ -13,6 +13,7 @@ from api.v1alpha1 import Workspace
 from controllers.workspace.eta import eta, seconds_left
 from controllers.workspace.history import History, Kind, Took
 from controllers.workspace.model import Observation, PodReport, Stage, Usual
+from controllers.workspace.nodeapi import NODECLAIM_API
 from controllers.workspace.stages import completed, kind_of, present
 
 Json = dict[str, Any]
@@ -151,6 +152,17 @@ def test_durations_are_read_off_live_objects() -> None:
 
     assert found == {Stage.MACHINE: 100, Stage.NODE: 60, Stage.IMAGE: 20, Stage.MODEL: 60}
     assert list(completed(seen(pods=(pod(120, 100, 40, restarts=1),)))) == []
+
+
+def test_a_node_claim_has_the_same_stages() -> None:
+    """Karpenter's own kind names its conditions otherwise, and takes as long."""
+    claim = machine(300, Launched=200, Registered=150, Initialized=140)
+    for condition in claim["status"]["conditions"]:
+        condition["type"] = condition["type"].removeprefix("Machine")
+    obs = seen(machines=(claim,), node_api=NODECLAIM_API)
+
+    assert {item.stage: item.seconds for item in completed(obs)} == {Stage.MACHINE: 100, Stage.NODE: 60}
+    assert present(obs) is None
 
 
 def test_the_slowest_decides_the_stage() -> None:

@@ -141,8 +141,8 @@ def test_a_node_that_is_not_ready_is_replaced_after_ten_minutes(kind: Kind, minu
 @pytest.mark.parametrize("hours", [1, 14])
 @pytest.mark.parametrize("forgets", [True, False], ids=["operator restarts", "operator sleeps through"])
 def test_a_stopped_and_started_cluster_keeps_its_fleet(kind: Kind, hours: int, forgets: bool) -> None:
-    """`az aks stop`, a night, `az aks start`: nodes come back seven minutes later, and nothing is replaced, though by
-    their timestamps they were away for hours."""
+    """`az aks stop`, a night, `az aks start`: nodes come back after seven minutes, and nothing is replaced, though
+    by their timestamps they were away for hours."""
     world = Simulation(kind)
     world.add("a", "b", "c")
     world.pass_time(30)
@@ -343,8 +343,8 @@ def test_a_cloud_that_does_not_answer_says_nothing_about_instances() -> None:
 @pytest.mark.acceptance("PV-gc-random")
 @both
 def test_hours_of_accidents_leave_nothing_behind(kind: Kind, seed: int) -> None:
-    """Two days of claims, pools and nodes that vanish at random, outages and restarts: the healthy stay, and an hour
-    after the last accident no instance is without its claim and no claim without its instance."""
+    """Two days of claims, pools and nodes that vanish, outages and restarts: the healthy stay, and an hour after
+    the last accident no instance is without its claim and no claim without its instance."""
     dice = random.Random(seed)
     print(f"seed {seed}")
     world = Simulation(kind)

@@ -181,7 +181,7 @@ def test_a_linked_claim_never_gets_another_instance(kind: Kind) -> None:
     assert [type(action) for action in lost.actions] == [DeleteMachine]
 
 
-@pytest.mark.acceptance("PV-launch-insufficient-capacity", "PV-instance-create-fail")
+@pytest.mark.acceptance("PV-launch-insufficient-capacity")
 @both
 def test_missing_capacity_is_told_and_tried_again(kind: Kind) -> None:
     """Condition and event say the cloud's words; the claim stays, because its reason would go with it."""

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.timeout(90)
         ({"controllers": " , "}, "nothing chosen"),
         ({"provider": "azure"}, "not set: ARM_SUBSCRIPTION_ID, ARM_RESOURCE_GROUP, AZURE_CLUSTER_NAME"),
         ({"provider": "gcp"}, "unknown cloud"),
+        ({"node_api": "nodepool"}, "--node-api=nodepool: unknown"),
         ({"log_level": "loud"}, "not a level"),
         ({"admission_rules": "volume=true"}, "no admission rule"),
     ],

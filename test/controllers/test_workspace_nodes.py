@@ -27,6 +27,7 @@ from controllers.workspace.model import (
     Plan,
 )
 from controllers.workspace.nodeapi import NODECLAIM_API
+from controllers.workspace.recreations import Recreations
 from controllers.workspace.target import Target, target_of
 
 Json = dict[str, Any]
@@ -272,11 +273,11 @@ def test_nodes_of_a_model_that_cannot_span_them_are_replicas() -> None:
     assert (found.nodes, found.tensor_parallel, found.pipeline_parallel, found.distributed) == (3, 1, 1, False)
 
 
-def test_copies_within_a_node_are_told_apart_from_shards() -> None:
-    """A small model on eight large GPUs is eight copies behind one endpoint."""
+def test_a_pod_runs_one_copy() -> None:
+    """A small model on eight large GPUs is spread over all of them: a server holds one engine."""
     found = target(seen("phi-4-mini-instruct", type_="Standard_ND96isr_H100_v5")).layout
 
-    assert (found.gpus_per_node, found.tensor_parallel, found.data_parallel, found.distributed) == (8, 1, 8, False)
+    assert (found.gpus_per_node, found.tensor_parallel, found.pipeline_parallel) == (8, 8, 1)
 
 
 def test_what_the_cache_holds_is_the_longest_request() -> None:
@@ -428,6 +429,20 @@ def test_facts_of_nodes_come_from_their_labels_or_what_they_offer(
 
     assert bodies(decide(obs, NOW)) == []
     assert (found.nodes, found.gpus_per_node, found.tensor_parallel, found.pipeline_parallel) == layout
+
+
+def test_a_gpu_that_drops_out_does_not_lay_the_model_out_anew() -> None:
+    """What runs keeps its layout while its node has as many GPUs by its labels, whatever shows just now."""
+    large = feature_labels("NVIDIA-A100-80GB-PCIe", 2, 81_920)
+    obs = seen("microsoft/phi-4", nodes=(node("a", None, gpus=2, labels=large),))
+    before = target(obs).layout
+    owner = {"kind": "Workspace", "name": "w", "uid": "u1", "controller": True}
+    spec = {"containers": [{"resources": {"limits": {"nvidia.com/gpu": str(before.gpus_per_node)}}}]}
+    running = {"metadata": {"name": "w", "ownerReferences": [owner]}, "spec": {"template": {"spec": spec}}}
+    for shown in (2, 1, 0):
+        now = replace(obs, deployment=running, nodes=(node("a", None, gpus=shown, labels=large),))
+
+        assert target(now).layout == before
 
 
 def test_nodes_that_are_not_alike_are_not_mixed() -> None:
@@ -634,6 +649,36 @@ def test_a_machines_own_node_is_its_machines_affair() -> None:
     assert len(bodies(plan)) == 1
 
 
+def test_what_somebody_keeps_deleting_is_made_ever_more_rarely() -> None:
+    """The first replacement comes at once, the next ones after twice the time; the reason says when and why."""
+    recreations, now, waits = Recreations(), NOW, []
+    for _ in range(10):
+        recreations.made("ns/w", machine_name("ns", "w", "u1", 0), now)
+        plan = decide(seen(type_=A10, count=1, pauses=recreations.pauses("ns/w")), now)
+        waits.append(0.0 if bodies(plan) else (plan.requeue_after or -1.0) - 1)
+        now += timedelta(seconds=waits[-1])
+
+    assert waits == [0, 5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert told(plan) == ("False", "MachineVanished")
+    assert "was made 10 times and deleted by somebody else" in message(plan)
+
+
+def test_a_machine_that_lived_is_replaced_at_once() -> None:
+    """What goes after hours was no failed attempt, and other Machines are not held up by one that is paused."""
+    recreations, names = Recreations(), [machine_name("ns", "w", "u1", index) for index in range(2)]
+    for hours in (0, 2):
+        recreations.made("ns/w", names[0], NOW + timedelta(hours=hours))
+    two = seen("phi-2", type_=A10, count=2, pauses=recreations.pauses("ns/w"))
+    recreations.made("ns/w", names[0], NOW + timedelta(hours=2))
+    one = replace(two, pauses=recreations.pauses("ns/w"))
+    later = NOW + timedelta(hours=2)
+
+    assert [body["metadata"]["name"] for body in bodies(decide(two, later))] == names
+    assert [body["metadata"]["name"] for body in bodies(decide(one, later))] == names[1:]
+    recreations.forget("ns/w")
+    assert recreations.pauses("ns/w") == {}
+
+
 # ------------------------------------------------------------------ namesakes, renamed selectors, rivals
 
 
@@ -659,6 +704,15 @@ def test_own_machines_that_leave_are_waited_for() -> None:
     plan = decide(seen(type_=A10, count=1, machines=(machine(0, going=True),)), NOW)
 
     assert bodies(plan) == []
+    assert told(plan) == ("False", "MachineDeleting")
+
+
+def test_a_node_goes_with_its_machine() -> None:
+    """A node whose Machine is being deleted is not counted on, however healthy it looks."""
+    nodes = (node("a", labels={"kaito.sh/workspace": "w", "kaito.sh/workspacenamespace": "ns"}),)
+    plan = decide(seen(type_=A10, count=1, nodes=nodes, machines=(machine(0, going=True, at_node="a"),)), NOW)
+
+    assert plan.status["workerNodes"] == []
     assert told(plan) == ("False", "MachineDeleting")
 
 

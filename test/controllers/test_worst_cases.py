@@ -424,6 +424,30 @@ async def test_theme17_a_gpu_that_never_appears(world: Any) -> None:
     assert "GpuNotVisible" in lines[0]
 
 
+async def test_theme9_the_next_one_knows_how_long_it_takes(world: Any) -> None:
+    """What the first Workspace took is the estimate of the second; the first had none, because nobody knew."""
+    await world.create()
+    async with world.operator():
+        await world.becomes("WorkspaceReady", "True")
+        world.cloud.auto = False
+        first = (await world.get())["status"]
+        await world.create(name="second", resource=world.resource({"apps": f"{world.labels['apps']}-2"}))
+
+        async def estimated() -> Json | None:
+            return ((await world.get("second")).get("status") or {}).get("eta")
+
+        eta = await until(estimated)
+        (name,) = (item for item in world.cloud.creates if world.cloud.instances[item]["state"] == "Creating")
+        await world.cloud.finish(name)
+        await world.becomes("WorkspaceReady", "True", name="second")
+        last = (await world.get("second"))["status"]
+
+    assert "eta" not in first
+    assert eta["stage"] == "CreatingMachine"
+    assert "seen 1 times" in eta["basis"]
+    assert "eta" not in last
+
+
 # ------------------------------------------------------------------ and then: silence
 
 

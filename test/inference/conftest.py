@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry, Counter
 
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
 from inference_server.app import ServerState, make_app
+from inference_server.oci.client import new_session
 from inference_server.protocol import (
     AdapterRefused,
     EngineDead,
@@ -21,6 +28,8 @@ from inference_server.protocol import (
     Piece,
     Sampling,
 )
+from kaito.local.registry.server import make_registry
+from kaito.local.registry.storage import Storage
 
 
 @dataclass
@@ -129,3 +138,70 @@ async def client(engine: ScriptedEngine, state: ServerState) -> AsyncIterator[Te
     app = make_app(engine, state, max_body_bytes=4096, registry=registry)
     async with TestClient(TestServer(app)) as test_client:  # cancels handlers of clients that left, as ours does
         yield test_client
+
+
+# ------------------------------------------------------------------ registries
+
+
+@dataclass(frozen=True)
+class LocalRegistry:
+    """A registry on this machine: ours, or somebody else's program."""
+
+    host: str
+    kind: str
+    root: Path | None = None
+
+
+@pytest.fixture(scope="session")
+def foreign_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
+    """Debian's docker-registry, one process for the session."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("docker-registry is not installed")
+    folder = tmp_path_factory.mktemp("docker-registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    config = folder / "config.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '127.0.0.1:{port}', secret: test}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}}}\n"
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.05)
+        yield LocalRegistry(f"127.0.0.1:{port}", "foreign", folder / "data")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+async def own_registry(tmp_path: Path) -> AsyncIterator[LocalRegistry]:
+    """Our own registry, in this process."""
+    async with TestServer(make_registry(Storage(tmp_path / "registry"))) as server:
+        yield LocalRegistry(f"127.0.0.1:{server.port}", "own", tmp_path / "registry")
+
+
+@pytest.fixture(params=["own", "foreign"])
+async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalRegistry]:
+    """Both of them, one after the other."""
+    if request.param == "foreign":
+        yield request.getfixturevalue("foreign_registry")
+        return
+    async with TestServer(make_registry(Storage(tmp_path / "registry"))) as server:
+        yield LocalRegistry(f"127.0.0.1:{server.port}", "own", tmp_path / "registry")
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with new_session() as session:
+        yield session

@@ -170,13 +170,14 @@ async def test_a_read_that_is_refused_is_typed(
     assert caught.value.next_step
 
 
-@pytest.mark.parametrize(("used", "code"), [(90, 1), (0, 0)])
+@pytest.mark.parametrize(("used", "spot", "code"), [(90, False, 1), (0, False, 0), (90, True, 0)])
 async def test_plan_asks_for_the_quota(
     azure_with: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     used: int,
+    spot: bool,
     code: int,
 ) -> None:
     """`kaito plan --quota azure` judges with what Azure says is left, read once."""
@@ -202,7 +203,7 @@ async def test_plan_asks_for_the_quota(
     }.items():
         monkeypatch.setenv(name, value)
 
-    found = await asyncio.to_thread(plan, Request([str(manifest)], quota="azure"))
+    found = await asyncio.to_thread(plan, Request([str(manifest)], quota="azure", spot=spot))
 
     assert found == code
     assert ("the quota leaves 0 nodes" in capsys.readouterr().out) == bool(code)

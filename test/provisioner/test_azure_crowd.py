@@ -142,3 +142,25 @@ async def test_throttled_reading_slows_down_and_recovers(azure_with: Make, ask: 
     assert counts["get 200"] == 100
     assert counts["get 429"] <= 30
     assert asyncio.get_running_loop().time() - before < 90  # 45 are the least
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "polls"), [(0, 13 + 5), (30, 7 + 3)], ids=["no Retry-After", "Retry-After 30"]
+)
+async def test_what_one_machine_costs(azure_with: Make, ask: Ask, retry_after: int, polls: int) -> None:
+    """A life of a pool that takes three minutes to make and one to remove: four requests beside the polls."""
+    azure = await azure_with(Rules(create_seconds=180, delete_seconds=60, retry_after=retry_after))
+    provider = azure.provider()
+    request = ask(provider)
+    await grow(provider, request, [])
+    token = await provider.delete(request.name)
+    with pytest.raises(NotFound):
+        while True:
+            await asyncio.sleep((await provider.resume(request.name, token)).look_again or provider.poll_interval)
+
+    counts = azure.arm.journal.counts()
+    print(f"\ncalls per Machine={sum(counts.values())} {dict(counts)}")
+    # A look before the PUT, the PUT, the pool at the end of its creation, the DELETE; nothing after its end.
+    assert (counts["get 404"], counts["put 201"], counts["get 200"], counts["delete 202"]) == (1, 1, 1, 1)
+    assert counts["poll 200"] <= polls
+    assert sum(counts.values()) == 4 + counts["poll 200"]

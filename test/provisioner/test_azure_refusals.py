@@ -113,7 +113,10 @@ async def test_a_refusal_reaches_the_workspace_word_for_word(
 
 
 async def one_row(client: Client, namespace: str, journal: Any, answer: str, place: str) -> None:
-    row, name = TABLE[answer], f"w-{uuid.uuid4().hex[:8]}"
+    row, name = (
+        TABLE[answer] | (TABLE[answer].get("put", {}) if place == "put" else {}),
+        f"w-{uuid.uuid4().hex[:8]}",
+    )
     labels = {"apps": name}
     await client.create(
         WORKSPACES,

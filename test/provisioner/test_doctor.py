@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -127,18 +128,17 @@ def test_what_is_asked_for_is_what_the_manifests_grant() -> None:
     asked = {(need.account, need.verb, need.resource, need.subresource, need.namespace) for need in needs()}
     assert ("kaito-workspace", "patch", "workspaces", "status", "") in asked
     assert ("kaito-machine", "update", "leases", "", "kaito-system") in asked
-    granted = 0
+    granted = set()
     for path in RBAC.glob("*.yaml"):
         for item in yaml.safe_load_all(path.read_text()):
             for rule in (item or {}).get("rules") or []:
-                sharers = 2 if item["metadata"]["name"] == "kaito-leader-election" else 1
-                names = rule.get("resourceNames") or [""]
-                sizes = (len(rule[key]) for key in ("apiGroups", "resources", "verbs"))
-                count = sharers * len(names)
-                for size in sizes:
-                    count *= size
-                granted += count
-    assert len(needs()) == granted
+                named = rule.get("resourceNames") or [""]
+                parts = product(rule["apiGroups"], rule["resources"], rule["verbs"], named)
+                granted |= {(item["metadata"]["name"], item["kind"], *part) for part in parts}
+    shared = [item for item in granted if item[0] == "kaito-leader-election"]  # both accounts have it
+    both = {item for item in asked if item[3] == "" and item[4] == "kaito-system" and item[2] == "leases"}
+    assert len(both) == 2 * len(shared)
+    assert {(need.verb, need.resource) for need in needs()} == {(it[4], it[3].partition("/")[0]) for it in granted}
 
 
 @asynccontextmanager

@@ -6,7 +6,6 @@ Each test takes the time of a few round trips of three real programs; what needs
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from manager.resources import EVENTS_V1, NODES, PODS
 from manager.types import Resource
 
 pytestmark = pytest.mark.timeout(120)
-PDB = "poddisruptionbudgets"
+SKU = "Standard_NC6s_v3"
 
 
 async def events(client: Client, name: str) -> set[str]:
@@ -46,8 +45,7 @@ async def events(client: Client, name: str) -> set[str]:
     "PV-termination-both",
     "PV-e2e-one-gpu-node",
     "PV-e2e-delete-claim",
-    "PV-instance-create-ok",
-    "PV-instance-delete-ok",
+    "PV-e2e-node-terminates",
 )
 async def test_a_claim_becomes_a_node_and_goes_without_a_trace(fleet: Any) -> None:
     """One PUT and one pool; the node is owned, labelled and tainted; deletion takes pool, node and claim."""
@@ -129,9 +127,6 @@ async def test_a_restarted_operator_resumes_the_operation_by_its_token(fleet: An
     assert told[0] == f"poll {pool} 200" or told[0] == "list 200"
     assert not [line for line in told if line.startswith("put")]
     assert [line for line in told if line.startswith("get")] == [f"get {pool} 200"]  # the final one, of the SDK
-
-
-SKU = "Standard_NC6s_v3"
 
 
 async def polled(azure: Any) -> bool:
@@ -294,12 +289,71 @@ async def test_a_protected_pod_goes_by_the_deadline(fleet: Any) -> None:
             assert told["metadata"]["annotations"]["karpenter.sh/nodeclaim-termination-timestamp"]
             drained = next(item for item in told["status"]["conditions"] if item["type"] == "Drained")
             assert drained["status"] == "Unknown"
-        await asyncio.sleep(0)
         fleet.clock.forward(hours=1)
         await fleet.leaves(name)
-    assert await gone(fleet, "precious") or (await fleet.client.get(PODS, "precious", fleet.namespace))
 
 
 async def told_of(fleet: Any, name: str, word: str) -> str:
     message = str(await fleet.message(name))
     return message if word in message else ""
+
+
+@pytest.mark.acceptance(
+    "PV-e2e-ragengine", "PV-e2e-nodeclass-without-labels", "PV-e2e-foreign-nodeclass", "PV-e2e-azure-linux"
+)
+async def test_which_claims_are_served_and_on_which_image(fleet_of: Any) -> None:
+    """A RAG engine's label or our node class is enough; Azure Linux is asked for by annotation; another's claim
+    gets no pool and no finalizer."""
+    fleet = fleet_of("NodeClaim")
+    azure = await fleet.cloud()
+    foreign = {"group": "karpenter.azure.com", "kind": "AKSNodeClass", "name": "default"}
+    async with fleet.operator():
+        others = await fleet.claim(metadata={"labels": {}}, nodeClassRef=foreign)
+        rag = await fleet.claim(metadata={"labels": {"kaito.sh/ragengine": "r"}})
+        plain = await fleet.claim(metadata={"labels": {}})
+        linux = await fleet.claim(
+            metadata={"labels": {}, "annotations": {"kaito.sh/node-image-family": "AzureLinux"}}
+        )
+        ready = {name: await fleet.becomes(name, "True") for name in (rag, plain, linux)}
+        untouched = await fleet.get(others)
+
+        pools = {name: azure.arm.pools.pools[fleet.pool(name, claim)] for name, claim in ready.items()}
+        assert len(azure.arm.pools.pools) == 3
+        assert pools[linux]["properties"]["osSKU"] == "AzureLinux"
+        assert "finalizers" not in untouched["metadata"]
+        assert not untouched.get("status")
+
+
+@pytest.mark.acceptance("PV-node-metrics", "PV-metrics")
+async def test_a_life_is_counted_under_karpenters_names(fleet: Any) -> None:
+    """Creation, phases, termination and every call of the cloud; and what creations of the size usually take."""
+    await fleet.cloud(Rules(create_seconds=0.3, delete_seconds=0.05))
+    async with fleet.operator() as mgr:
+        name = await fleet.claim()
+        await fleet.becomes(name, "True")
+        await fleet.delete(name)
+        await fleet.leaves(name)
+
+        def value(of: str, **labels: str) -> float:
+            return float(mgr.metrics.get_sample_value(of, labels) or 0.0)
+
+        if fleet.short:
+            pool = {"provisioner": "default"}
+            assert value("karpenter_machines_created", reason="provisioned", **pool) == 1
+            assert {value(f"karpenter_machines_{what}", **pool) for what in PHASES} == {1.0}
+            assert value("karpenter_nodes_terminated", **pool) == value("karpenter_nodes_created", **pool) == 1
+            assert value("karpenter_nodes_termination_time_seconds_count", **pool) == 1
+        else:
+            pool = {"nodepool": "kaito", "capacity_type": "on-demand"}
+            counted = ("created", *PHASES, "terminated")
+            assert {value(f"karpenter_nodeclaims_{what}_total", **pool) for what in counted} == {1.0}
+            assert value("karpenter_nodeclaims_termination_duration_seconds_count", nodepool="kaito") == 1
+        calls = {"controller": "machine", "provider": "azure"}
+        assert value("karpenter_cloudprovider_duration_seconds_count", method="Create", **calls) == 1
+        assert value("karpenter_cloudprovider_errors_total", method="Get", error="InstanceNotFound", **calls) >= 1
+        labels = {"kind": fleet.kind.kind, "phase": "launch", "instance_type": SKU}
+        assert value("kaito_machine_phase_seconds_count", **labels) == 1
+        assert value("kaito_machine_usual_creation_seconds", instance_type=SKU) > 0
+
+
+PHASES = ("launched", "registered", "initialized")

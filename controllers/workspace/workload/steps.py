@@ -105,7 +105,7 @@ def _workload(obs: Observation, target: Target, config: str, revision: int) -> t
     running, resource = obs.workload, resource_of(target)
     mounts = mounts_for(target.inference, running)
     body = render(obs, target, mounts, config)
-    notes = _notes(obs, target, mounts, config, body) | {keys.WORKSPACE_REVISION: str(revision)}
+    notes = _notes(obs, target, mounts, config, body, revision)
     held = None if running is None or obs.children.upgrade else _held(running, notes)
     if running is not None and held is not None:
         kind = STATEFULSETS if running is obs.children.statefulset else DEPLOYMENTS
@@ -120,8 +120,13 @@ def _workload(obs: Observation, target: Target, config: str, revision: int) -> t
     return [*actions, *_let_go(obs)], False
 
 
-def _notes(obs: Observation, target: Target, mounts: Mounts, config: str, body: Obj) -> dict[str, str]:
-    """What is noted on the workload: from what its pods were made, and by which operator."""
+def _notes(
+    obs: Observation, target: Target, mounts: Mounts, config: str, body: Obj, revision: int
+) -> dict[str, str]:
+    """What is noted on the workload: from what its pods were made, by which operator, and for which revision.
+
+    An edit that makes no other pods changes none of it: an annotation is a new generation of a Deployment too.
+    """
     asked = content(obs.obj)
     if isinstance(asked.get("inference"), dict):
         asked["inference"] = {key: value for key, value in asked["inference"].items() if key != "adapters"}
@@ -129,6 +134,7 @@ def _notes(obs: Observation, target: Target, mounts: Mounts, config: str, body: 
     stored = _annotations(obs.workload)
     inputs, same = digest([asked, mounts.to_text(), config]), stored.get(keys.TEMPLATE_HASH) == template
     by = stored.get(keys.RENDERED_BY, "") if same else obs.children.operator
+    since = stored.get(keys.WORKSPACE_REVISION, "") if same else str(revision)
     upgrade = obs.children.upgrade and bool(stored) and stored.get(keys.INPUTS_HASH, inputs) == inputs
     upgraded = stored.get(keys.UPGRADED_TO, "") if same else obs.children.operator if upgrade else ""
     notes = {
@@ -136,6 +142,7 @@ def _notes(obs: Observation, target: Target, mounts: Mounts, config: str, body: 
         keys.TEMPLATE_HASH: template,
         keys.RENDERED_BY: by,
         keys.UPGRADED_TO: upgraded,
+        keys.WORKSPACE_REVISION: since,
         keys.ADAPTER_MOUNTS: mounts.to_text() if target.template is None else "",
     }
     return {key: value for key, value in notes.items() if value}
@@ -154,9 +161,7 @@ def _held(running: Obj, notes: dict[str, str]) -> tuple[tuple[str, str], ...] | 
         return None
     if stored.get(keys.TEMPLATE_HASH) == notes[keys.TEMPLATE_HASH]:
         return None
-    revision = notes[keys.WORKSPACE_REVISION]
-    known = stored.get(keys.WORKSPACE_REVISION) == revision
-    return () if known else ((keys.WORKSPACE_REVISION, revision),)
+    return ()
 
 
 def _let_go(obs: Observation) -> list[Action]:

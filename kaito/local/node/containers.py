@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from api.keys import INSECURE_REGISTRIES
 from kaito.local.node.backoff import BackOff
 from kaito.local.node.env import ConfigMissing, Lookup, PodFacts, container_env, words
 from kaito.local.node.host import Host
@@ -397,7 +398,7 @@ class Container:
 
 
 def _base_env(home: Path, pod: Obj) -> dict[str, str]:
-    """What every process needs to run on this machine; nothing else of the agent's environment is passed on."""
+    """What every process needs to run on this machine; of the agent's own environment only what is named here."""
     own = str(Path(sys.executable).parent)
     path = os.pathsep.join([own, *os.environ.get("PATH", os.defpath).split(os.pathsep)])
     return {
@@ -408,4 +409,5 @@ def _base_env(home: Path, pod: Obj) -> dict[str, str]:
         "NO_PROXY": "*",
         "no_proxy": "*",
         "PYTHONUNBUFFERED": "1",
+        **{name: os.environ[name] for name in (INSECURE_REGISTRIES,) if name in os.environ},
     }

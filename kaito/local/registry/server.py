@@ -41,13 +41,8 @@ def make_registry(storage: Storage, credentials: Mapping[str, str] | None = None
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            if credentials is not None and not _is_allowed(request, credentials):
-                raise RegistryError(
-                    401,
-                    "UNAUTHORIZED",
-                    "a user and a password are needed",
-                    {"WWW-Authenticate": 'Basic realm="kaito"'},
-                )
+            if credentials is not None:
+                _check(request, credentials)
             reply = await handler(request)
         except RegistryError as error:
             body = {"errors": [{"code": error.code, "message": error.message, "detail": None}]}
@@ -118,9 +113,8 @@ class _Api:
         if missing:
             raise RegistryError(404, "MANIFEST_BLOB_UNKNOWN", f"not pushed yet: {missing[0][:100]}")
         media_type = request.headers.get("Content-Type") or str(fields.get("mediaType", ""))
-        if DIGEST.fullmatch(reference):
-            if reference != f"sha256:{hashlib.sha256(body).hexdigest()}":
-                raise RegistryError(400, "DIGEST_INVALID", "the manifest has another digest")
+        if DIGEST.fullmatch(reference) and reference != f"sha256:{hashlib.sha256(body).hexdigest()}":
+            raise RegistryError(400, "DIGEST_INVALID", "the manifest has another digest")
         digest = self._storage.put_manifest(name, reference, media_type, body)
         headers = {"Location": f"/v2/{name}/manifests/{digest}", "Docker-Content-Digest": digest}
         return web.Response(status=201, headers=headers)
@@ -253,11 +247,14 @@ def _digest(text: str) -> str:
     return text
 
 
-def _is_allowed(request: web.Request, credentials: Mapping[str, str]) -> bool:
+def _check(request: web.Request, credentials: Mapping[str, str]) -> None:
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     try:
         user, _, password = base64.b64decode(value).decode().partition(":")
     except ValueError:
-        return False
+        user = password = ""
     known = credentials.get(user)
-    return scheme.lower() == "basic" and known is not None and hmac.compare_digest(known, password)
+    if scheme.lower() != "basic" or known is None or not hmac.compare_digest(known.encode(), password.encode()):
+        raise RegistryError(
+            401, "UNAUTHORIZED", "a user and a password are needed", {"WWW-Authenticate": 'Basic realm="kaito"'}
+        )

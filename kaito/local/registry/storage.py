@@ -1,7 +1,7 @@
 """The registry's folder: blobs by digest, manifests and tags by repository, uploads on their way.
 
-In: bytes and names that were checked. Out: files. Whatever has its final name is whole: it got it by a rename, after
-its digest was computed. Two processes on one folder are not meant.
+In: bytes and names that were checked. Out: files. Whatever has its final name is whole: it got it by a rename,
+after its digest was computed. Two processes on one folder are not meant.
 """
 
 from __future__ import annotations
