@@ -60,7 +60,7 @@ def locate(files: Path) -> Path:
 def examine(folder: Path, base: BaseModel, limits: Limits) -> AdapterFacts:
     """Judge an adapter by itself. Raises InvalidAdapter, or OSError when the folder cannot be read."""
     config = _config(folder)
-    _refuse_what_the_engine_lacks(config)
+    refuse_what_the_engine_lacks(config)
     weights = folder / WEIGHTS
     if not weights.is_file():
         older = next(iter(sorted(folder.glob("*.bin"))), None)
@@ -119,7 +119,8 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _refuse_what_the_engine_lacks(config: Mapping[str, Any]) -> None:
+def refuse_what_the_engine_lacks(config: Mapping[str, Any]) -> None:
+    """Raises InvalidAdapter for what PEFT's configuration can ask for and vLLM cannot serve."""
     kind = str(config.get("peft_type", "LORA")).upper()
     if kind != "LORA":
         raise InvalidAdapter(f"it is of the type {kind}; the engine serves LORA only")

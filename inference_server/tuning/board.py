@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,9 +33,10 @@ _GAUGES: Final = {
 
 
 class Board:
-    """The current progress."""
+    """The current progress. ``told`` is called with each new one, in the thread that made it."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[TuneProgress], None] = lambda _: None) -> None:
+        self._told = told
         self.registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._now = TuneProgress(stage=TuneStage.FETCHING)
@@ -58,6 +60,7 @@ class Board:
                 logger.info("stage=%s %s", fields["stage"], given["message"])
             self._now = self._now.model_copy(update=given)
             self._show(self._now)
+        self._told(self._now)
 
     def write(self, path: Path) -> None:
         """The termination message, where the pod has a file for one. Never raises: the outcome stands."""

@@ -13,7 +13,7 @@ from typing import Final
 from api.progress import TuneFailure
 
 EXIT_FAILED: Final = 1  # repeating it does not help until somebody acts
-EXIT_UNUSABLE: Final = 2  # arguments or training configuration; nothing was begun
+EXIT_UNUSABLE: Final = 2  # arguments or training configuration; nothing was trained
 EXIT_TEMPORARY: Final = 75  # EX_TEMPFAIL: run it again, it goes on where it was
 EXIT_STOPPED: Final = 76  # SIGTERM, and a checkpoint was saved: run it again
 

@@ -17,12 +17,14 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from api import keys
 from api.progress import TuneProgress, TuneStage
+from inference_server.adapters.artifact import InvalidAdapter, refuse_what_the_engine_lacks
 from inference_server.threads import in_thread
 from inference_server.tuning import adapter, checkpoints, fetch, files, registry
 from inference_server.tuning.board import Board
@@ -73,12 +75,15 @@ class Places:
         return cls(output, settings.checkpoint_dir or output / "checkpoints", settings.work_dir or output / "work")
 
 
-async def run(settings: TuneSettings) -> tuple[TuneProgress, int]:
+async def run(
+    settings: TuneSettings, told: Callable[[TuneProgress], None] = lambda _: None
+) -> tuple[TuneProgress, int]:
     """Runs to the end, or until SIGTERM or SIGINT; returns the last progress and the exit code.
 
+    ``told`` is called with each progress, in the thread that made it.
     Never raises for a failure of the run.
     """
-    board, stop = Board(), threading.Event()
+    board, stop = Board(told), threading.Event()
     task = asyncio.ensure_future(_steps(settings, board, stop))
     watched = _watch_signals(task, board, stop)
     try:
@@ -140,6 +145,10 @@ def _import(config: TrainingConfig) -> None:
     """The libraries, and the names that they know."""
     import dataclasses
 
+    try:
+        refuse_what_the_engine_lacks(config.lora)
+    except InvalidAdapter as error:
+        logger.warning("our own server will not serve this adapter: %s", error)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells CPUs of a kernel that training cannot use
     import peft
     import transformers

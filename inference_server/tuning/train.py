@@ -8,6 +8,7 @@ between.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -29,7 +30,10 @@ from inference_server.tuning.model import Prepared
 from inference_server.tuning.precision import NumberFormat
 from inference_server.tuning.settings import TuneSettings, unusable
 
+logger = logging.getLogger("kaito.inference_server.tuning.train")
+
 _OURS: Final = ("max_length", "completion_only_loss", "assistant_only_loss", "output_dir", "bf16", "fp16")
+_LOG_SECONDS: Final = 10.0  # between two lines about steps
 DEFAULT_LONGEST: Final = 2048
 
 
@@ -94,7 +98,7 @@ def make_arguments(
         "logging_steps": _logging_steps(corpus, given),
         "report_to": "none",
         "gradient_checkpointing": gpu,
-        "disable_tqdm": not _terminal(),
+        "disable_tqdm": True,  # who runs us shows progress from the board
         "dataloader_pin_memory": gpu,
         "eval_strategy": "epoch" if corpus.evaluation is not None else "no",
         "remove_unused_columns": False,
@@ -110,6 +114,8 @@ def make_arguments(
     }
     if corpus.evaluation is None:
         merged["eval_strategy"] = "no"
+    if merged["save_total_limit"] == 1:
+        merged["save_total_limit"] = 2  # the one before goes only once the new one is whole
     if merged["gradient_checkpointing"]:
         merged.setdefault("gradient_checkpointing_kwargs", {"use_reentrant": False})
     try:
@@ -160,12 +166,6 @@ def _logging_steps(corpus: Corpus, given: Mapping[str, Any]) -> int:
     return max(1, min(10, steps // 20))
 
 
-def _terminal() -> bool:
-    import sys
-
-    return sys.stderr.isatty()
-
-
 def _make_callback(
     board: Board,
     stop: threading.Event,
@@ -178,7 +178,7 @@ def _make_callback(
         """Tells the board, seals checkpoints, saves when it is time or when it is told to stop."""
 
         sealed: int | None = None
-        saved_at = began_at = clock()
+        saved_at = began_at = told_at = clock()
         began_with = 0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -198,9 +198,17 @@ def _make_callback(
             return control
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            loss = (logs or {}).get("loss")
+            loss, evaluated = (logs or {}).get("loss"), (logs or {}).get("eval_loss")
             if loss is not None and math.isfinite(float(loss)):
                 board.set(loss=float(loss))
+            if evaluated is not None:
+                logger.info("evaluation step=%s loss=%.4f", state.global_step, float(evaluated))
+            elif clock() - self.told_at >= _LOG_SECONDS:
+                self.told_at = clock()
+                now = board.now
+                logger.info(
+                    "training step=%s/%s loss=%s seconds_left=%s", now.step, now.steps, now.loss, now.seconds_left
+                )
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             path = folder / f"{checkpoints.PREFIX}{state.global_step}"

@@ -98,7 +98,10 @@ def tune(
     show_template: Annotated[
         bool, typer.Option("--show-template", help="Print the method's training_config.yaml and exit.")
     ] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[
+        str,
+        typer.Option(help="debug, info, warning or error.", show_default="warning on a terminal, else info"),
+    ] = "",
 ) -> None:
     """Train a LoRA adapter for a model and push it as an image that inference can load."""
     import asyncio
@@ -112,8 +115,9 @@ def tune(
     from inference_server.tuning.settings import TuneSettings
     from kaito.console import error, out
     from kaito.errors import CliError
+    from kaito.tuning_progress import showing
 
-    level = log_level.upper()
+    level = log_level.upper() or ("WARNING" if sys.stderr.isatty() else "INFO")
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise CliError(f"--log-level {log_level}: expected debug, info, warning or error", exit_code=2)
     if method and method.lower() not in list(TuningMethod):
@@ -155,7 +159,8 @@ def tune(
         max_steps=max_steps,
         termination_log=termination_log,
     )
-    last, code = asyncio.run(run(settings))
+    with showing() as told:
+        last, code = asyncio.run(run(settings, told))
     if last.reason is not None:
         error(last.message, last.next_step, f"error: {last.reason}")
     elif last.message:

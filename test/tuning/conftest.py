@@ -6,12 +6,16 @@ for each other, and the result depends on their number.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestServer
+
+from kaito.local.registry.server import make_registry
+from kaito.local.registry.storage import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "kaito" / "local" / "models" / "tiny-phi3"
@@ -204,9 +212,20 @@ class Registry:
     folder: Path
     secret: Path | None = None  # docker's configuration with a user that may push
 
-    def blob(self, digest: str) -> bytes:
-        """A blob's bytes, as they lie in the store."""
-        with urllib.request.urlopen(f"http://{self.host}/v2/adapters/lora/blobs/{digest}", timeout=30) as reply:
+    def blob(self, repository: str, digest: str) -> bytes:
+        """A blob's bytes."""
+        return self._get(f"{repository}/blobs/{digest}")
+
+    def manifest(self, repository: str, version: str) -> dict[str, Any]:
+        """A manifest, with its digest as ``digest``."""
+        data = self._get(f"{repository}/manifests/{version}")
+        return {**json.loads(data), "digest": f"sha256:{hashlib.sha256(data).hexdigest()}"}
+
+    def _get(self, path: str) -> bytes:
+        request = urllib.request.Request(
+            f"http://{self.host}/v2/{path}", headers={"Accept": "application/vnd.oci.image.manifest.v1+json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as reply:
             return bytes(reply.read())
 
     def tags(self, repository: str) -> list[str]:
@@ -234,25 +253,48 @@ def _docker_registry(folder: Path, *, auth: bool = False) -> Iterator[Registry]:
         "http": {"addr": host},
         "log": {"level": "error", "accesslog": {"disabled": True}},
     }
-    secret = None
     if auth:
         (folder / "htpasswd").write_text(HTPASSWD)
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
-        secret = folder / "good.dockerconfigjson"
-        secret.write_text(json.dumps({"auths": {host: {"username": "pusher", "password": "sesame"}}}))
     (folder / "config.yml").write_text(json.dumps(config))
-    log = (folder / "log").open("wb")
-    with (
-        log,
-        subprocess.Popen(
-            ["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log
-        ) as process,
-    ):
+    words = ["docker-registry", "serve", str(folder / "config.yml")]
+    with (folder / "log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as process:
         try:
             _await_port(host)
-            yield Registry(host, folder, secret)
+            yield Registry(host, folder, _secret(folder, host) if auth else None)
         finally:
             process.terminate()
+
+
+@contextmanager
+def _own_registry(folder: Path, *, auth: bool = False) -> Iterator[Registry]:
+    """The project's own, on a loop in a thread."""
+    host: list[str] = []
+    ready, over = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        app = make_registry(Storage(folder / "store"), {"pusher": "sesame"} if auth else None)
+        async with TestServer(app) as server:
+            host.append(f"127.0.0.1:{server.port}")
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield Registry(host[0], folder, _secret(folder, host[0]) if auth else None)
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()
+
+
+def _secret(folder: Path, host: str) -> Path:
+    path = folder / "good.dockerconfigjson"
+    path.write_text(json.dumps({"auths": {host: {"username": "pusher", "password": "sesame"}}}))
+    return path
 
 
 def _await_port(host: str) -> None:
@@ -268,17 +310,37 @@ def _await_port(host: str) -> None:
     raise TimeoutError(host)
 
 
+_REGISTRIES = {"own": _own_registry} | ({"docker": _docker_registry} if shutil.which("docker-registry") else {})
+_BEST = list(_REGISTRIES)[-1]
+
+
+@pytest.fixture(scope="session", params=list(_REGISTRIES))
+def each_registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry that anybody may push to: the project's own, and Debian's where it is installed."""
+    with _REGISTRIES[request.param](tmp_path_factory.mktemp("registry")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session", params=list(_REGISTRIES))
+def each_guarded_registry(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
+    """Registries that want a password."""
+    with _REGISTRIES[request.param](tmp_path_factory.mktemp("guarded"), auth=True) as found:
+        yield found
+
+
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that anybody may push to."""
-    with _docker_registry(tmp_path_factory.mktemp("registry")) as found:
+    """One registry that anybody may push to."""
+    with _REGISTRIES[_BEST](tmp_path_factory.mktemp("registry")) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def guarded_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that wants a password."""
-    with _docker_registry(tmp_path_factory.mktemp("guarded"), auth=True) as found:
+    """One registry that wants a password."""
+    with _REGISTRIES[_BEST](tmp_path_factory.mktemp("guarded"), auth=True) as found:
         yield found
 
 
@@ -293,6 +355,17 @@ def skopeo() -> Any:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch computes on one thread: two on a loaded machine spend their time waiting for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 # ------------------------------------------------------------------ what was trained once
@@ -328,10 +401,15 @@ def trained(
 
 @pytest.fixture(scope="session")
 def trained_qlora(zygote: Zygote, lesson: Lesson, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an adapter by QLoRA from the lesson, a few steps."""
+    """The folder of an adapter by QLoRA: a few steps, with gradient checkpointing and evaluations in between."""
     folder = tmp_path_factory.mktemp("qlora")
     config = folder / "training_config.yaml"
-    config.write_text(configuration("qlora", max_steps=6, per_device_train_batch_size=4))
+    changes = {
+        "DatasetConfig": {"train_test_split": 0.98},
+        "gradient_checkpointing": True,
+        "eval_strategy": "steps",
+    }
+    config.write_text(configuration("qlora", max_steps=6, per_device_train_batch_size=4, eval_steps=3, **changes))
     run = zygote.run(
         *("-f", config, "--method", "qlora", "--model", MODEL, "--data-dir", lesson.file.parent),
         *("--output-dir", folder / "out"),

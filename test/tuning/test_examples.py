@@ -78,7 +78,7 @@ def test_a_conversation_of_another_shape_is_refused(value: Any) -> None:
         example_of({"messages": value}, Layout(messages="messages"))
 
 
-# ------------------------------------------------------------------ tokens
+# ------------------------------------------------------------------ tokens (transformers is heavy to import)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,7 @@ def turns(*contents: str) -> tuple[dict[str, str], ...]:
     return tuple({"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents))
 
 
+@pytest.mark.engine
 def test_every_turn_of_the_assistant_is_learnt_and_nothing_else(tokenizer: Any) -> None:
     """Both answers with the token that ends each; no question, and not the line break after a turn."""
     encoded = Encoding(tokenizer, 512)(Example(turns("What?", "This.", "And?", "That.")))
@@ -114,6 +115,7 @@ def test_every_turn_of_the_assistant_is_learnt_and_nothing_else(tokenizer: Any) 
     assert tokenizer.decode(encoded.ids).startswith("<|user|>\nWhat?<|end|>\n<|assistant|>\nThis.<|end|>")
 
 
+@pytest.mark.engine
 def test_a_pair_is_a_conversation_where_the_model_has_a_template(tokenizer: Any) -> None:
     """/chat renders a prompt through the template, so training does, unless use_chat_template is false."""
     pair = Example(prompt="What?", text="This.")
@@ -126,6 +128,7 @@ def test_a_pair_is_a_conversation_where_the_model_has_a_template(tokenizer: Any)
     assert learnt(tokenizer, plain) == "This.<|end|>"
 
 
+@pytest.mark.engine
 def test_a_text_is_learnt_as_a_whole(tokenizer: Any) -> None:
     """A plain text is learnt from its second token to its end; so is everything without answers_only."""
     text = Encoding(tokenizer, 512)(Example(text="All of it."))
@@ -136,6 +139,7 @@ def test_a_text_is_learnt_as_a_whole(tokenizer: Any) -> None:
     assert everything.labels == everything.ids
 
 
+@pytest.mark.engine
 def test_a_long_example_is_cut_and_said_to_be(tokenizer: Any) -> None:
     """What is over the limit is left out; an example whose answer is all over it learns nothing."""
     encoded = Encoding(tokenizer, 8)(Example(turns("What is this long question about?", "This.")))
@@ -143,6 +147,7 @@ def test_a_long_example_is_cut_and_said_to_be(tokenizer: Any) -> None:
     assert (len(encoded.ids), encoded.cut, encoded.learns) == (8, True, False)
 
 
+@pytest.mark.engine
 def test_a_template_that_rewrites_the_past_teaches_the_last_turn(model_path: Path) -> None:
     """Where an earlier turn is rendered differently later, the last answer alone is learnt."""
     import transformers
@@ -160,6 +165,7 @@ def test_a_template_that_rewrites_the_past_teaches_the_last_turn(model_path: Pat
     assert learnt(forgetful, encoded) == "That.<|end|>"
 
 
+@pytest.mark.engine
 def test_a_conversation_that_the_template_refuses_is_an_error(model_path: Path) -> None:
     """What a template raises becomes an error with its words."""
     import transformers

@@ -25,7 +25,7 @@ from inference_server.oci.reference import parse
 from inference_server.tuning.errors import TuneError
 from inference_server.tuning.image import BaseImage, Image, build
 from inference_server.tuning.push import Pusher
-from inference_server.tuning.registry import SecretFiles, check_push, push_adapter
+from inference_server.tuning.registry import SecretFiles, check_push, pull_data, push_adapter
 
 TOKEN = "s3cr3t-t0k3n"
 PASSWORD = "p4ssw0rd"
@@ -287,58 +287,61 @@ async def cutting_proxy(target: str, allowed: int) -> AsyncIterator[str]:
 
 
 async def test_a_push_that_breaks_off_is_repeated_without_a_broken_tag(
-    registry: Any, skopeo: Any, files: dict[str, Path], tmp_path: Path
+    each_registry: Any, files: dict[str, Path], tmp_path: Path
 ) -> None:
     """Cut in the middle of a layer: the tag still is the image of before; repeated, it is the whole new one."""
-    name = "team/cut"
+    host, name, none = each_registry.host, "team/cut", SecretFiles([])
     old = {"adapter_config.json": files["adapter_config.json"]}
-    before = await push_adapter(f"{registry.host}/{name}:1", old, tmp_path / "old", SecretFiles([]), labels={})
-    async with cutting_proxy(registry.host, 500_000) as way:
+    before = await push_adapter(f"{host}/{name}:1", old, tmp_path / "old", none, labels={})
+    hasty = Backoff(first=0.001, attempts=2)
+    async with cutting_proxy(host, 500_000) as way:
         with pytest.raises(TuneError) as caught:
-            hasty = Backoff(first=0.001, attempts=2)
-            image = f"{way}/{name}:1"
-            await push_adapter(image, files, tmp_path / "new", SecretFiles([]), labels={}, backoff=hasty)
-    seen = json.loads(skopeo("inspect", f"docker://{registry.host}/{name}:1"))
+            await push_adapter(f"{way}/{name}:1", files, tmp_path / "new", none, labels={}, backoff=hasty)
+    seen = await asyncio.to_thread(each_registry.manifest, name, "1")
 
-    after = await push_adapter(f"{registry.host}/{name}:1", files, tmp_path / "new", SecretFiles([]), labels={})
+    after = await push_adapter(f"{host}/{name}:1", files, tmp_path / "new", none, labels={})
 
     assert (caught.value.reason, caught.value.temporary) == (TuneFailure.PUSH_FAILED, True)
-    assert seen["Digest"] == before
-    skopeo("copy", f"docker://{registry.host}/{name}:1", f"dir:{tmp_path / 'whole'}", tls="--src-tls-verify=false")
-    assert json.loads(skopeo("inspect", f"docker://{registry.host}/{name}:1"))["Digest"] == after
-    assert after != before
+    assert seen["digest"] == before
+    assert (await asyncio.to_thread(each_registry.manifest, name, "1"))["digest"] == after
+    folder = await pull_data(f"{host}/{name}:1", tmp_path / "pulled", none, most=1 << 30)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        name: path.read_bytes() for name, path in files.items()
+    }
 
 
-async def test_a_base_image_is_pushed_along(
-    registry: Any, skopeo: Any, files: dict[str, Path], tmp_path: Path
-) -> None:
-    """On a base image from a registry the result is complete in another repository, and skopeo takes it."""
-    base = f"{registry.host}/team/base:1"
-    config = {"adapter_config.json": files["adapter_config.json"]}
-    await push_adapter(base, config, tmp_path / "base", SecretFiles([]), labels={"from": "base"})
-    image = f"{registry.host}/team/on-base:1"
+async def test_a_base_image_is_pushed_along(each_registry: Any, files: dict[str, Path], tmp_path: Path) -> None:
+    """On a base image from a registry the result is complete in another repository."""
+    none = SecretFiles([])
+    base, image = f"{each_registry.host}/team/base:1", f"{each_registry.host}/team/on-base:1"
+    below = {"below.txt": files["adapter_config.json"]}
+    await push_adapter(base, below, tmp_path / "base", none, labels={"from": "base"})
 
-    digest = await push_adapter(image, files, tmp_path / "on", SecretFiles([]), labels={}, base=base)
+    digest = await push_adapter(image, files, tmp_path / "on", none, labels={"of": "ours"}, base=base)
 
-    skopeo("copy", f"docker://{image}", f"dir:{tmp_path / 'whole'}", tls="--src-tls-verify=false")
-    seen = json.loads(skopeo("inspect", f"docker://{image}"))
-    assert seen["Digest"] == digest
-    assert (len(seen["Layers"]), seen["Labels"]) == (2, {"from": "base"})
+    folder = await pull_data(image, tmp_path / "pulled", none, most=1 << 30)
+    seen = await asyncio.to_thread(each_registry.manifest, "team/on-base", "1")
+    config = json.loads(await asyncio.to_thread(each_registry.blob, "team/on-base", seen["config"]["digest"]))
+    assert {path.name for path in folder.iterdir()} == {"below.txt", *files}
+    assert (seen["digest"], len(seen["layers"])) == (digest, 2)
+    assert config["config"]["Labels"] == {"from": "base", "of": "ours"}
 
 
 async def test_a_wrong_password_is_denied_and_a_right_one_pushes(
-    guarded_registry: Any, files: dict[str, Path], tmp_path: Path
+    each_guarded_registry: Any, files: dict[str, Path], tmp_path: Path
 ) -> None:
     """Basic authentication of a real registry: no secret and a wrong one are refused, the right one works."""
-    image = f"{guarded_registry.host}/team/style:1"
+    image = f"{each_guarded_registry.host}/team/style:1"
     wrong = tmp_path / "wrong"
-    wrong.write_text(json.dumps({"auths": {guarded_registry.host: {"username": "pusher", "password": "open"}}}))
+    wrong.write_text(
+        json.dumps({"auths": {each_guarded_registry.host: {"username": "pusher", "password": "open"}}})
+    )
 
     for secrets in (SecretFiles([]), SecretFiles([wrong])):
         with pytest.raises(TuneError) as caught:
             await check_push(image, secrets)
         assert caught.value.reason is TuneFailure.PUSH_DENIED
-    good = SecretFiles([guarded_registry.secret])
+    good = SecretFiles([each_guarded_registry.secret])
     await check_push(image, good)
     digest = await push_adapter(image, files, tmp_path / "work", good, labels={})
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("one_thread")]
 
 PULLERS = ["kaito", *(name for name in ("skopeo",) if shutil.which(name))]
 
@@ -56,12 +56,17 @@ def test_the_last_progress_is_the_termination_message(trained: Any) -> None:
     assert "reason" not in last
 
 
-def test_others_see_an_ordinary_image(trained: Any, skopeo: Any) -> None:
-    """skopeo finds one gzipped OCI layer whose digests are right, and labels that say how it was made."""
-    raw = json.loads(skopeo("inspect", "--raw", f"docker://{trained.image}"))
-    config = json.loads(skopeo("inspect", "--config", f"docker://{trained.image}"))
+@pytest.mark.parametrize("reader", ["http", *(name for name in ("skopeo",) if shutil.which(name))])
+def test_others_see_an_ordinary_image(trained: Any, skopeo: Any, reader: str) -> None:
+    """One gzipped OCI layer whose digests are right, and labels that say how it was made."""
+    if reader == "skopeo":
+        raw = json.loads(skopeo("inspect", "--raw", f"docker://{trained.image}"))
+        config = json.loads(skopeo("inspect", "--config", f"docker://{trained.image}"))
+    else:
+        raw = trained.registry.manifest("adapters/lora", "0.0.1")
+        config = json.loads(trained.registry.blob("adapters/lora", raw["config"]["digest"]))
     (layer,) = raw["layers"]
-    blob = trained.registry.blob(layer["digest"])
+    blob = trained.registry.blob("adapters/lora", layer["digest"])
 
     assert raw["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
     assert raw["config"]["mediaType"] == "application/vnd.oci.image.config.v1+json"
@@ -112,6 +117,20 @@ async def _pull(puller: str, image: str, skopeo: Any, folder: Path) -> Path:
     with tarfile.open(folder / "image" / manifest["layers"][0]["digest"].removeprefix("sha256:")) as archive:
         archive.extractall(folder / "files", filter="data")
     return folder / "files" / "data"
+
+
+def test_our_server_takes_the_adapter(trained: Any, trained_qlora: Path, model_path: Path) -> None:
+    """What the server checks of an adapter before it loads one finds nothing to object to in either."""
+    from inference_server.adapters.artifact import examine
+    from inference_server.adapters.base import read_base
+    from inference_server.adapters.limits import Limits
+
+    base = read_base(model_path, ["phi-3-mini-4k-instruct", model_path.name])
+    facts = [examine(folder, base, Limits()) for folder in (trained.folder, trained_qlora)]
+
+    assert [item.rank for item in facts] == [8, 8]
+    assert {scale for item in facts for scale in item.scales.values()} == {2.0}
+    assert [item.warnings for item in facts] == [(), ()]
 
 
 def test_an_adapter_by_qlora_is_loaded_by_plain_peft(trained_qlora: Path, model_path: Path) -> None:
