@@ -20,12 +20,14 @@ KAITO_HOME ?= $(CURDIR)/.kaito
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-fast check format generate soak clean
+.PHONY: help install install-cpu demo up down test test-fast check format generate soak clean
 
 help:  ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)-run  ## The environment in .venv: the project with the CPU engine
+
+install-cpu: install  ## The same, by the name that says which engine it is
 
 demo: $(STAMP)-run  ## The whole path once: cluster, operator, Workspace, GPU node (simulated), vLLM, /chat
 	@$(BIN)/kaito demo

@@ -32,6 +32,7 @@ NODECLAIM_LAUNCHED: Final = "Launched"
 NODECLAIM_REGISTERED: Final = "Registered"
 NODECLAIM_INITIALIZED: Final = "Initialized"
 DRAINED: Final = "Drained"
+VOLUMES_DETACHED: Final = "VolumesDetached"
 INSTANCE_TERMINATING: Final = "InstanceTerminating"
 
 # Workspace

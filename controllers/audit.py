@@ -8,14 +8,14 @@ instance never appear in the same moment.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from api import keys
-from api.conditions import MACHINE_LAUNCHED, conditions_of, find, is_true
+from api.conditions import Status, conditions_of, find
+from controllers.machine.kinds import KINDS
 from manager.types import Obj
 from provisioner import SPOT, CloudProvider, Instance, InstanceState
 from provisioner.errors import CloudError
@@ -105,16 +105,17 @@ class Audit:
     @property
     def per_hour(self) -> Mapping[str, float]:
         """What the orphans cost per hour, by currency, where a price is known."""
-        found: Counter[str] = Counter()
+        found: dict[str, float] = {}
         for item in self.orphans:
             if item.per_hour is not None:
-                found[item.currency] += item.per_hour  # type: ignore[assignment]
-        return dict(found)
+                found[item.currency] = found.get(item.currency, 0.0) + item.per_hour
+        return found
 
 
 def audit(world: World, now: datetime, rates: Rates | None = None, *, grace: float = GRACE) -> Audit:
     """Compare the two. The order is: what costs money first, then by name."""
-    case = _Case(world, now, rates or Rates(), timedelta(seconds=grace))
+    names = {name: machine for machine in world.machines if (name := _instance_name(world, machine))}
+    case = _Case(world, now, rates or Rates(), timedelta(seconds=grace), names)
     orphans, young, deleting = case.orphans()
     findings = (*orphans, *case.lost_machines(), *case.lone_nodes())
     return Audit(findings, len(world.instances), len(world.machines), len(world.nodes), young, deleting)
@@ -126,11 +127,7 @@ class _Case:
     now: datetime
     rates: Rates
     grace: timedelta
-    names: Mapping[str, Obj] = field(init=False)
-
-    def __post_init__(self) -> None:
-        named = {name: machine for machine in self.world.machines if (name := self._instance_name(machine))}
-        object.__setattr__(self, "names", named)
+    names: Mapping[str, Obj]  # Machines by what their instances are called
 
     def orphans(self) -> tuple[list[Finding], int, int]:
         """The orphans, and how many others have no Machine: too young to judge, and on their way out."""
@@ -159,7 +156,7 @@ class _Case:
                 age=self._age(machine),
             )
             for name, machine in sorted(self.names.items(), key=lambda item: item[1]["metadata"]["name"])
-            if name not in there and self._settled(machine)
+            if name not in there and self._settled(machine) and any(kind.serves(machine) for kind in KINDS)
         ]
 
     def lone_nodes(self) -> list[Finding]:
@@ -210,23 +207,25 @@ class _Case:
     def _settled(self, machine: Obj) -> bool:
         """Whether the operator says that it is launched, long enough ago for the cloud's list to know it too."""
         conditions = conditions_of(machine)
-        launched = find(conditions, MACHINE_LAUNCHED)
-        if machine["metadata"].get("deletionTimestamp") or launched is None:
+        launched = next((item for kind in KINDS if (item := find(conditions, kind.launched)) is not None), None)
+        if machine["metadata"].get("deletionTimestamp") or launched is None or launched.status != Status.TRUE:
             return False
         since = launched.last_transition_time
-        return is_true(conditions, MACHINE_LAUNCHED) and (since is None or self.now - since >= self.grace)
-
-    def _instance_name(self, machine: Obj) -> str:
-        meta, status = machine["metadata"], machine.get("status") or {}
-        provider_id = str(status.get("providerID") or "")
-        try:
-            return self.world.provider.instance_name(str(meta["name"]), str(meta["uid"]), provider_id)
-        except CloudError:
-            return ""  # another cloud's
+        return since is None or self.now - since >= self.grace
 
     def _age(self, obj: Obj) -> float | None:
         created = obj["metadata"].get("creationTimestamp")
         return (self.now - datetime.fromisoformat(created)).total_seconds() if created else None
+
+
+def _instance_name(world: World, machine: Obj) -> str:
+    meta, status = machine["metadata"], machine.get("status") or {}
+    try:
+        return world.provider.instance_name(
+            str(meta["name"]), str(meta["uid"]), str(status.get("providerID") or "")
+        )
+    except CloudError:
+        return ""  # another cloud's
 
 
 def _made_by_us(node: Obj) -> bool:

@@ -3,7 +3,8 @@
 In: a JSON body with `prompt` or `messages`. Out: `{"Result": text}`, or server-sent events with `"stream":
 true`. A prompt to a model with a chat template is one user message through that template, unless
 `apply_chat_template` is false (the raw continuation of v0.3). `Result` then begins with the prompt as it was
-sent, unless `return_full_text` is false; for `messages` it is the assistant's text alone. What cannot be
+sent, unless `return_full_text` is false; for `messages` it is the assistant's text alone. `adapter` names one
+adapter, or none (""); without it all that are configured are used at their strengths, as v0.3 did. What cannot be
 honoured is named in a Warning header. Prompt text is never logged.
 """
 
@@ -18,11 +19,16 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
-from inference_server.protocol import Engine, EngineError, EngineInfo, InvalidRequest, Message, Piece, Sampling
+from inference_server.answering import in_time, send_stream
+from inference_server.guard import read_body, ready_or_refuse, time_limit
+from inference_server.health import NOT_INITIALIZED
+from inference_server.protocol import Engine, EngineInfo, InvalidRequest, Message, Piece, Sampling
 from inference_server.replies import Refusal, json_reply, parse_body
 from inference_server.sampling import GenerateKwargs, to_sampling, unsupported
+from inference_server.shim import Shim
 
 PROMPT_REQUIRED = "Text generation parameter prompt required"
+MESSAGES_REQUIRED = "Conversational parameter messages required"
 
 
 class Turn(BaseModel):
@@ -44,6 +50,7 @@ class ChatRequest(BaseModel):
     generate_kwargs: GenerateKwargs | None = None
     apply_chat_template: bool | None = True
     stream: bool | None = False
+    adapter: str | None = None
 
 
 class Prepared:
@@ -62,68 +69,69 @@ class Prepared:
                 raise InvalidRequest("this model has no chat template; send prompt instead of messages")
             self.tokens = engine.encode_chat([Message(turn.role, turn.content) for turn in request.messages])
         else:
-            raise Refusal(400, PROMPT_REQUIRED)
+            # The seed era's server was of one kind or the other; here the request says which it means.
+            raise Refusal(400, PROMPT_REQUIRED if request.messages is None else MESSAGES_REQUIRED)
         if request.handle_long_generation == "hole":
             self.tokens = _cut(self.tokens, kwargs, info.max_model_len)
         self.sampling: Sampling = to_sampling(kwargs, len(self.tokens), info.max_model_len)
         self.tidy = bool(request.clean_up_tokenization_spaces)
 
 
-async def chat(request: web.Request, engine: Engine) -> web.StreamResponse:
+async def chat(request: web.Request, shim: Shim) -> web.StreamResponse:
     """Handle one POST /chat. Raises Refusal, or an EngineError that the application turns into a reply."""
-    body = parse_body(ChatRequest, await request.read())
-    info = engine.info
+    ready_or_refuse(shim)
+    engine, info = shim.engine, shim.engine.info
     if info is None:
-        raise Refusal(503, "Model not initialized", retry_after=5)
+        raise Refusal(503, NOT_INITIALIZED, retry_after=shim.health.retry_after())
+    seconds = time_limit(request, shim)
+    body = parse_body(ChatRequest, await read_body(request, shim))
     prepared = Prepared(body, engine, info)
-    pieces = engine.generate(
-        prepared.tokens, prepared.sampling, f"chat-{uuid.uuid4().hex}", stream=bool(body.stream)
-    )
     headers = {"X-Kaito-Prompt-Tokens": str(len(prepared.tokens))}
     if prepared.warnings:
         headers["Warning"] = f'299 kaito "ignored: {", ".join(prepared.warnings)}"'
-    if body.stream:
-        return await _stream(request, pieces, prepared, headers)
+    with shim.gate.admit(), shim.adapters.choose(body.adapter) as adapter:
+        pieces = engine.generate(
+            prepared.tokens,
+            prepared.sampling,
+            f"chat-{uuid.uuid4().hex}",
+            stream=bool(body.stream),
+            adapter=adapter,
+        )
+        if body.stream:
+            events = _events(pieces, prepared)
+            return await send_stream(request, shim, events, failed=_failed, seconds=seconds, headers=headers)
+        text, tokens = await in_time(shim, seconds, _whole(pieces))
+    headers["X-Kaito-Completion-Tokens"] = str(tokens)
+    return json_reply({"Result": prepared.echo + (tidy(text) if prepared.tidy else text)}, headers=headers)
+
+
+async def _whole(pieces: AsyncGenerator[Piece, None]) -> tuple[str, int]:
     text, tokens = "", 0
     async with aclosing(pieces) as stream:
         async for piece in stream:
             text += piece.text
             tokens += piece.tokens
-    headers["X-Kaito-Completion-Tokens"] = str(tokens)
-    return json_reply({"Result": prepared.echo + (tidy(text) if prepared.tidy else text)}, headers=headers)
+    return text, tokens
 
 
-async def _stream(
-    request: web.Request, pieces: AsyncGenerator[Piece, None], prepared: Prepared, headers: dict[str, str]
-) -> web.StreamResponse:
+async def _events(pieces: AsyncGenerator[Piece, None], prepared: Prepared) -> AsyncGenerator[bytes, None]:
     """Each event's `Result` is the next part of what `Result` would be without streaming."""
+    tokens, reason = 0, None
+    echo = _event({"Result": prepared.echo}) if prepared.echo else b""
     async with aclosing(pieces) as stream:
-        # The first piece is awaited before the status line goes out, so that a refusal still is a status code.
-        first = await anext(aiter(stream), None)
-        reply = web.StreamResponse(
-            headers=headers | {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-        )
-        await reply.prepare(request)
-        if prepared.echo:
-            await reply.write(_event({"Result": prepared.echo}))
-        tokens, reason = 0, None
-        try:
-            while first is not None:
-                tokens += first.tokens
-                reason = first.finish_reason or reason
-                if first.text:
-                    await reply.write(_event({"Result": first.text}))
-                first = await anext(aiter(stream), None)
-        except EngineError as error:
-            # The status is sent; an error event and no [DONE] tell a client that this is not the end of the text.
-            await reply.write(b"event: error\n" + _event({"detail": str(error)}))
-        else:
-            usage = {"prompt_tokens": len(prepared.tokens), "completion_tokens": tokens}
-            await reply.write(
-                _event({"Result": "", "finish_reason": reason, "usage": usage}) + b"data: [DONE]\n\n"
-            )
-        await reply.write_eof()
-        return reply
+        async for piece in stream:
+            tokens += piece.tokens
+            reason = piece.finish_reason or reason
+            if piece.text:
+                yield echo + _event({"Result": piece.text})
+                echo = b""
+    usage = {"prompt_tokens": len(prepared.tokens), "completion_tokens": tokens}
+    yield echo + _event({"Result": "", "finish_reason": reason, "usage": usage}) + b"data: [DONE]\n\n"
+
+
+def _failed(_: int, message: str) -> bytes:
+    # The status is sent; an error event and no [DONE] tell a client that this is not the end of the text.
+    return b"event: error\n" + _event({"detail": message})
 
 
 def tidy(text: str) -> str:

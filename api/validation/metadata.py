@@ -20,6 +20,7 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     keys.USE_LOCAL_WEIGHTS: ("true", "false"),
     keys.NODE_PROVISIONING: (keys.PROVISION_AUTO, keys.PROVISION_NEVER, keys.PROVISION_ALWAYS),
     keys.CAPACITY_TYPE: (keys.ON_DEMAND, keys.SPOT),
+    keys.UPGRADE: ("true", "false"),
 }
 
 

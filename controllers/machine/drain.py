@@ -55,6 +55,28 @@ def cordon(node: Obj) -> PatchNode | None:
     return PatchNode(meta["name"], {"metadata": meta_patch} | ({"spec": patch} if patch else {}))
 
 
+def volumes(attachments: Sequence[Obj], nodes: Sequence[Obj], pods: Sequence[Obj]) -> tuple[str, ...]:
+    """The volumes that have to be detached before these nodes go.
+
+    None where a pod that stays with its node uses volumes: those are never detached, and which is whose is not
+    told.
+    """
+    for pod in pods:
+        ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        uses = any("persistentVolumeClaim" in item for item in (pod.get("spec") or {}).get("volumes") or [])
+        if uses and not ended:
+            return ()
+    names = {node["metadata"]["name"] for node in nodes}
+    found = [item.get("spec") or {} for item in attachments]
+    return tuple(
+        sorted(
+            str((spec.get("source") or {}).get("persistentVolumeName") or "an inline volume")
+            for spec in found
+            if spec.get("nodeName") in names
+        )
+    )
+
+
 def requests(obs: Observation, pods: Sequence[Obj], now: datetime) -> tuple[Action, ...]:
     """What is asked of the pods now."""
     by = deadline(obs)

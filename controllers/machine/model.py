@@ -71,6 +71,7 @@ class Observation:
         cloud_error: its refusal, when the last call ended in one.
         nodes: the nodes that are the Machine's instance.
         pods: pods bound to those nodes; looked up only while the Machine is being deleted.
+        volumes: what is still attached to those nodes, once the pods have left.
         evicted: pods were asked to leave in this reconcile already.
         blocked: those of them that may not.
         replaced: how many Machines of this name were given up in a row.
@@ -87,6 +88,7 @@ class Observation:
     cloud_error: CloudError | None = None
     nodes: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
+    volumes: tuple[str, ...] = ()
     evicted: bool = False
     blocked: tuple[Blocked, ...] = ()
     replaced: int = 0

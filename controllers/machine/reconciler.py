@@ -17,6 +17,7 @@ from api import keys
 from api.conditions import Condition, conditions_of, is_true, render_time
 from controllers.machine.attempts import AttemptBook, LookBook
 from controllers.machine.decide import decide, needs_cloud
+from controllers.machine.drain import leaving, volumes
 from controllers.machine.events import told
 from controllers.machine.evict import Evictions
 from controllers.machine.kinds import Kind
@@ -40,8 +41,9 @@ from controllers.machine.model import (
 from controllers.machine.nodes import remove_node
 from controllers.machine.progress import History
 from controllers.machine.replacements import ReplacementBook
+from controllers.resources import VOLUME_ATTACHMENTS
 from manager.client import Client
-from manager.errors import Conflict, Invalid, NotFound
+from manager.errors import Conflict, Forbidden, Invalid, NotFound
 from manager.events import EventRecorder
 from manager.ownwrites import OwnWrites
 from manager.resources import NODES, PODS
@@ -144,6 +146,8 @@ class MachineReconciler:
         obs = replace(obs, nodes=nodes, look_at=self.looks.not_before(machine, now, joined=bool(nodes)))
         if obs.deleting:
             obs = replace(obs, pods=await self._pods_on(obs.nodes))
+            if nodes and not obs.operation and not leaving(obs.pods, now):
+                obs = replace(obs, volumes=await self._volumes(obs))
         return await self._look_up(obs, now) if needs_cloud(obs, now) else obs
 
     async def _look_up(self, obs: Observation, now: datetime) -> Observation:
@@ -189,6 +193,14 @@ class MachineReconciler:
             selector = f"spec.nodeName={node['metadata']['name']}"
             pods += (await self.client.list(PODS, field_selector=selector)).items
         return tuple(pods)
+
+    async def _volumes(self, obs: Observation) -> tuple[str, ...]:
+        try:
+            attachments = (await self.client.list(VOLUME_ATTACHMENTS)).items
+        except (NotFound, Forbidden) as error:
+            log.warning("volumes are not waited for machine=%s: %s", obs.name, error)
+            return ()
+        return volumes(attachments, obs.nodes, obs.pods)
 
     # ------------------------------------------------------------------ the cloud
 

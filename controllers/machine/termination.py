@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from api import keys
-from api.conditions import DRAINED, INSTANCE_TERMINATING, READY, render_time
+from api.conditions import DRAINED, INSTANCE_TERMINATING, READY, VOLUMES_DETACHED, render_time
 from controllers.machine import drain
 from controllers.machine.model import (
     Annotate,
@@ -43,7 +43,8 @@ def termination(obs: Observation, now: datetime) -> Phase:
         message = f"the cloud is deleting instance {obs.instance.name}"
         marks = [_not_ready("InstanceDeleting", message)]
         if not obs.kind.knative:
-            marks += [Mark(DRAINED, "True"), Mark(INSTANCE_TERMINATING, "True", "", message)]
+            marks += [Mark(type_, "True") for type_ in (DRAINED, VOLUMES_DETACHED)]
+            marks.append(Mark(INSTANCE_TERMINATING, "True", "", message))
         return Phase(
             marks=tuple(marks), cloud=None if going else DeleteInstance(), requeue_after=obs.poll_interval
         )
@@ -62,7 +63,9 @@ def drains(obs: Observation, now: datetime) -> bool:
         alive = obs.instance is not None and obs.instance.state is not InstanceState.DELETING
     else:
         alive = any(readiness(node)[0] for node in obs.nodes)
-    return alive and (any(map(drain.cordon, obs.nodes)) or bool(drain.leaving(obs.pods, now)))
+    if not alive:
+        return False
+    return any(map(drain.cordon, obs.nodes)) or bool(drain.leaving(obs.pods, now)) or bool(obs.volumes)
 
 
 def _drain(obs: Observation, now: datetime) -> Phase:
@@ -75,6 +78,8 @@ def _drain(obs: Observation, now: datetime) -> Phase:
     # Cordoned first, and the pods looked at once more after it: one may have come in between.
     cordons = tuple(patch for node in obs.nodes if (patch := drain.cordon(node)) is not None)
     asked = () if cordons else drain.requests(obs, pods, now)
+    if not cordons and not pods:
+        return _detach(obs, now)
     message = drain.told(obs, pods, now) if pods else "the node takes no more pods"
     marks = [_not_ready("Draining", message)]
     if not obs.kind.knative:
@@ -86,6 +91,16 @@ def _drain(obs: Observation, now: datetime) -> Phase:
         actions=(*promise, *cordons, *asked),
         requeue_after=min(left, look, obs.poll_interval),
     )
+
+
+def _detach(obs: Observation, now: datetime) -> Phase:
+    """The pods are gone; a volume that is cut off with its machine can be used elsewhere only minutes later."""
+    message = f"volumes are still attached: {', '.join(obs.volumes)}"
+    marks = [_not_ready("VolumesAttached", message)]
+    if not obs.kind.knative:
+        marks += [Mark(DRAINED, "True"), Mark(VOLUMES_DETACHED, "Unknown", "AwaitingVolumeDetachment", message)]
+    left = (drain.deadline(obs) - now).total_seconds()
+    return Phase(marks=tuple(marks), requeue_after=min(left, _HELD, obs.poll_interval))
 
 
 def _not_ready(reason: str, message: str) -> Mark:

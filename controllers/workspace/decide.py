@@ -30,6 +30,7 @@ from controllers.workspace.pace import asking, look_again
 from controllers.workspace.resource_status import next_limit, resource_findings
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
+from controllers.workspace.workload.render import unusable
 from controllers.workspace.workload.steps import workload_steps
 
 
@@ -41,6 +42,8 @@ def decide(obs: Observation, now: datetime) -> Plan:
     # First of all: a Machine of a Workspace without a finalizer can be left behind.
     first: tuple[Action, ...] = () if held else (AddFinalizer(),)
     target = target_of(obs, now)
+    if isinstance(target, Target):
+        target = unusable(target) or target
     if isinstance(target, Cause):
         return Plan(actions=first, status=_refused_status(obs, target, now))
     selection = select(obs, target, now)
@@ -85,4 +88,6 @@ def _refused_status(obs: Observation, cause: Cause, now: datetime) -> dict[str, 
             Finding(RESOURCE_READY, Status.FALSE, why),
             Finding(INFERENCE_READY, Status.FALSE, why),
         ]
-    return status_of(obs, (*findings, *whole((), blocked_by=why)), now)
+    used = (obs.obj.get("status") or {}).get("workerNodes") or []
+    nodes = [node for node in obs.nodes if obs.workload is not None and node["metadata"]["name"] in used]
+    return status_of(obs, (*findings, *whole((), blocked_by=why)), now, nodes=nodes)

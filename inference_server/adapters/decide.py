@@ -38,7 +38,6 @@ class Failure:
     message: str
     failures: int
     retry_at: float
-    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,11 +35,10 @@ def observed(
                 _entry(wanted, artifact, AdapterState.LOADED, "; ".join(_notes(artifact, list_problem)))
             )
             continue
-        state, message, digest = _on_its_way(wanted, artifact, seen, problems, loading)
+        state, message = _on_its_way(wanted, artifact, seen, problems, loading)
         if serving is not None:
             message = f"{message}; until then {serving[1].digest} serves at strength {serving[0].strength:g}"
-        entry = _entry(wanted, artifact, state, message)
-        entries.append(entry.model_copy(update={"digest": entry.digest or digest}))
+        entries.append(_entry(wanted, artifact, state, message))
     listed = {wanted.name for wanted in seen.wanted.adapters}
     for name, (wanted, artifact) in in_force.items():
         if name not in listed:
@@ -73,22 +72,22 @@ def _by_name(loaded: LoadedSet | None) -> dict[str, tuple[WantedAdapter, Artifac
 
 def _on_its_way(
     wanted: WantedAdapter, artifact: Artifact | None, seen: Observation, problems: Mapping[str, str], loading: bool
-) -> tuple[AdapterState, str, str | None]:
+) -> tuple[AdapterState, str]:
     source = source_of(wanted)
     failure = seen.failures.get(source)
     if artifact is None:
         if failure is not None:
-            return AdapterState.FAILED, _with_retry(failure.message, failure.retry_at, seen.now), failure.digest
-        return AdapterState.PULLING, "", None
+            return AdapterState.FAILED, _with_retry(failure.message, failure.retry_at, seen.now)
+        return AdapterState.PULLING, ""
     if wanted.name in problems:
-        return AdapterState.FAILED, problems[wanted.name], None
+        return AdapterState.FAILED, problems[wanted.name]
     if seen.set_failure is not None:
         failed = seen.set_failure[1]
-        return AdapterState.FAILED, _with_retry(failed.message, failed.retry_at, seen.now), None
+        return AdapterState.FAILED, _with_retry(failed.message, failed.retry_at, seen.now)
     if loading:
-        return AdapterState.LOADING, "", None
+        return AdapterState.LOADING, ""
     waits = [a.name for a in seen.wanted.adapters if source_of(a) not in seen.artifacts or a.name in problems]
-    return AdapterState.LOADING, f"is sound, and waits for {', '.join(waits)}" if waits else "", None
+    return AdapterState.LOADING, f"is sound, and waits for {', '.join(waits)}" if waits else ""
 
 
 def _with_retry(message: str, retry_at: float, now: float) -> str:

@@ -32,7 +32,6 @@ from inference_server.oci.reference import Reference, is_plain
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _MANIFEST_BYTES = 4 << 20  # the distribution specification's own bound
-_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Any
 from inference_server.oci.client import INDEXES, Manifest, RegistryClient
 from inference_server.oci.credentials import PullSecrets
 from inference_server.oci.download import Downloader, OnBytes
-from inference_server.oci.errors import BadArtifact, DiskFull, TooLarge, of_os_error
+from inference_server.oci.errors import BadArtifact, Denied, DiskFull, TooLarge, of_os_error
 from inference_server.oci.reference import Reference, parse
 from inference_server.oci.unpack import Unpacker, UnpackLimits, free_bytes, safe_name
 
@@ -77,7 +77,13 @@ class Puller:
         """Look an image up in its registry. One attempt. Raises FetchError."""
         reference = parse(image)
         credentials = self.secrets.matching(reference, wanted_secrets)
-        manifest = await self.client.manifest(reference, credentials)
+        try:
+            manifest = await self.client.manifest(reference, credentials)
+        except Denied as error:
+            missing = self.secrets.missing(wanted_secrets)
+            if not missing:
+                raise
+            raise Denied(error.message, f"mount the pull secret {', '.join(missing)}, which is named") from error
         if manifest.media_type in INDEXES or "manifests" in manifest.fields:
             reference = replace(reference, digest=choose_platform(manifest, image, platform.machine()))
             manifest = await self.client.manifest(reference, credentials)

@@ -133,7 +133,7 @@ def _translated(error: Exception, repo: str, revision: str, *, with_token: bool)
         hint = "the token may lack the right to it" if with_token else "if it is private, set HF_TOKEN"
         return NotFound(f"the hub has no model {repo}, or hides it", f"check the name; {hint}")
     if isinstance(error, errors.HfHubHTTPError):
-        status = getattr(error.response, "status_code", 0)
+        status = getattr(getattr(error, "response", None), "status_code", 0)
         if status in (401, 403):
             return Denied(f"the hub denies {repo} ({status})", "check HF_TOKEN")
         if status == 404:

@@ -22,13 +22,13 @@ async def fetch_model(settings: ServeSettings, report: OnProgress) -> FetchedMod
     """The model's folder; at once where ``settings.model`` is one. Raises FetchError.
 
     ``HF_TOKEN`` and ``HF_ENDPOINT`` are read from the environment, as the hub's own tools do. A model's Python
-    files are fetched only where ``trust_remote_code`` is among the engine's options.
+    files are fetched only where its code is trusted (--trust-remote-code).
     """
     async with new_session() as session:
         client = RegistryClient(session, insecure=settings.insecure_registries)
         fetcher = ModelFetcher(
             Store(settings.cache / "models"),
             Puller(client, PullSecrets(settings.pull_secrets)),
-            Hub(session, code=settings.engine_options.get("trust_remote_code") is True),
+            Hub(session, code=settings.trusts_code),
         )
         return await fetcher.fetch(settings.model, Meter(report, asyncio.get_running_loop().time))

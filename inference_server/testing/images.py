@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 
@@ -23,6 +23,7 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+_Entry = tarfile.TarInfo | tuple[str, bytes]
 _TITLE = "org.opencontainers.image.title"
 
 
@@ -85,13 +86,11 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def archive(
-    entries: Mapping[str, bytes] | Iterable[tarfile.TarInfo | tuple[str, bytes]], *, zipped: bool = True
-) -> bytes:
+def archive(entries: Mapping[str, bytes] | Iterable[_Entry], *, zipped: bool = True) -> bytes:
     """A layer of files, or of whatever headers a test comes up with."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for entry in entries.items() if isinstance(entries, Mapping) else entries:
+        for entry in cast("Iterable[_Entry]", entries.items() if isinstance(entries, Mapping) else entries):
             if isinstance(entry, tarfile.TarInfo):
                 tar.addfile(entry)
                 continue

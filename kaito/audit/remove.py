@@ -18,8 +18,9 @@ from kaito.audit.gather import gather
 from kaito.console import step
 from manager.client import Client
 from provisioner import CloudProvider
-from provisioner.errors import CloudError, NotFound
+from provisioner.errors import CloudError, CloudUnavailable, NotFound, OperationInProgress, Throttled
 
+_LATER = (OperationInProgress, Throttled, CloudUnavailable)
 _LONGEST_PAUSE = 15.0
 
 
@@ -72,7 +73,7 @@ async def _patiently(
         except NotFound:
             return None
         except CloudError as error:
-            if error.terminal or error.reason not in ("OperationInProgress", "Throttled", "CloudUnavailable"):
+            if not isinstance(error, _LATER):
                 raise
             say(error.message)
             await _sleep(error.retry_delay(attempt), deadline)

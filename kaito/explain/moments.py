@@ -20,7 +20,7 @@ from api.conditions import (
     conditions_of,
     parse_time,
 )
-from api.progress import LoadProgress
+from api.progress import LoadProgress, LoadStage
 from controllers.workspace.lastwords import last_line, shortened
 from controllers.workspace.made import instance_type
 from controllers.workspace.pods import progress_words
@@ -145,7 +145,8 @@ def of_pod(pod: Obj) -> Iterator[Moment]:
 
 def of_engine(pod: Obj, progress: LoadProgress, now: datetime) -> Moment:
     """Where the server says that it is, now."""
-    words = progress_words(progress) if progress.bytes_total else shortened(progress.message)
+    counted = progress.stage is LoadStage.PULLING and progress.bytes_total
+    words = progress_words(progress) if counted else shortened(progress.message)
     text = f"{progress.stage.lower()}: {words}" if words else str(progress.stage).lower()
     return Moment(now, ENGINE, str(pod["metadata"]["name"]), text, bad=progress.stage == "Failed")
 
@@ -159,6 +160,8 @@ def of_events(events: Iterable[Obj], names: Mapping[str, set[str]]) -> Iterator[
             continue
         if about.get("kind") in _WARNINGS_ONLY and event.get("type") != "Warning":
             continue
+        if event.get("reason") == "Unhealthy" and str(event.get("note")).startswith("Startup probe"):
+            continue  # that is how a kubelet waits for a server that loads
         series = event.get("series") or {}
         when = (
             series.get("lastObservedTime") or event.get("eventTime") or event.get("deprecatedLastTimestamp") or ""

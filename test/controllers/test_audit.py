@@ -39,10 +39,12 @@ def instance(name: str, hours: float | None = 10.0, **fields: Any) -> Instance:
     return Instance(name, **values)
 
 
-def machine(name: str, launched: str = "", minutes: float = 60, **meta: Any) -> dict[str, Any]:
+def machine(
+    name: str, launched: str = "", minutes: float = 60, kind: str = "MachineLaunched", **meta: Any
+) -> dict[str, Any]:
     since = (NOW - timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    conditions = [{"type": "MachineLaunched", "status": launched, "lastTransitionTime": since}] if launched else []
-    metadata = {"name": name, "uid": "u", "creationTimestamp": since, **meta}
+    conditions = [{"type": kind, "status": launched, "lastTransitionTime": since}] if launched else []
+    metadata = {"name": name, "uid": "u", "labels": LABELS, "creationTimestamp": since, **meta}
     return {"metadata": metadata, "status": {"conditions": conditions}}
 
 
@@ -105,6 +107,8 @@ def test_which_instances_are_orphans(fields: dict[str, Any], counted: tuple[int,
         (machine("m", "Unknown"), False),
         (machine("m"), False),
         (machine("m", "True", deletionTimestamp="2026-11-26T11:00:00Z"), False),
+        (machine("m", "True", kind="Launched"), True),
+        (machine("m", "True", labels={}), False),  # another provisioner's
     ],
 )
 def test_which_machines_have_lost_their_instance(lost: dict[str, Any], expected: bool) -> None:

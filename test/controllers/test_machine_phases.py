@@ -12,6 +12,7 @@ from api.conditions import conditions_of
 from controllers.machine.attempts import AttemptBook
 from controllers.machine.consistency import inconsistencies
 from controllers.machine.decide import decide, needs_cloud
+from controllers.machine.drain import volumes
 from controllers.machine.events import transitions
 from controllers.machine.kinds import KINDS, MACHINE, NODECLAIM, Kind
 from controllers.machine.model import (
@@ -565,6 +566,28 @@ def test_what_holds_a_drain_is_told_and_bounded(kind: Kind) -> None:
     assert message(later, kind, "ready") == message(first, kind, "ready")
     assert DeletePod("d", "a", "a", 60) in near.actions
     assert over.cloud == DeleteInstance()
+
+
+@pytest.mark.acceptance("PV-node-volumes")
+@both
+def test_volumes_are_detached_before_their_node_goes(kind: Kind) -> None:
+    """After the pods the volumes are waited for, by name and within the same deadline; not for pods that stay."""
+    going = claim(kind, **READY, deletionTimestamp=at())
+    attached = [
+        {"spec": {"nodeName": "n", "source": {"persistentVolumeName": "pv-1"}}},
+        {"spec": {"nodeName": "other", "source": {"persistentVolumeName": "pv-2"}}},
+    ]
+    stays = pod("daemon", volumes=[{"persistentVolumeClaim": {"claimName": "c"}}])
+    found = volumes(attached, (node(),), ())
+    obs = seen(kind, going, nodes=(cordoned(),), volumes=found)
+    plan = decide(obs, NOW)
+    late = decide(replace(obs, asked=True, instance=instance()), NOW + timedelta(minutes=15))
+
+    assert (found, volumes(attached, (node(),), (stays,))) == (("pv-1",), ())
+    assert told(plan)["Ready"] == ("False", "VolumesAttached")
+    assert "pv-1" in message(plan, kind, "ready")
+    assert not needs_cloud(obs, NOW)
+    assert late.cloud == DeleteInstance()
 
 
 @pytest.mark.acceptance("PV-node-deletes-claims")

@@ -446,7 +446,7 @@ def test_the_deployment_runs_the_server_of_the_preset() -> None:
         "--drain-seconds=30",
         "--adapters=/etc/kaito/adapters/adapters.json",
         "--pull-secrets=/etc/kaito/pull-secrets",
-        "--adapter-cache=/var/cache/kaito/adapters",
+        "--cache=/var/cache/kaito",
         "--max-loras=1",
     ]
     assert container["resources"] == {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
@@ -729,3 +729,15 @@ def test_a_workspace_that_is_deleted_without_our_finalizer_is_left_alone() -> No
     obj = workspace(metadata={"deletionTimestamp": STAMP, "finalizers": ["other"]})
 
     assert decide(seen(obj, machines=(machine(0),)), NOW) == Plan((), {})
+
+
+def test_an_edit_that_is_refused_keeps_what_runs_and_where() -> None:
+    """The nodes and their number stay in the status: the pods are there still."""
+    running = served(seen(nodes=(node(),)))
+    obj = workspace(
+        status={"workerNodes": ["n1"], "targetNodeCount": 1}, inference={"preset": {"name": "phi-typo"}}
+    )
+    plan = decide(replace(running, obj=obj, workspace=Workspace.parse(obj)), NOW)
+
+    assert told(plan)["WorkspaceReady"] == ("False", "UnknownPreset")
+    assert (plan.status["workerNodes"], plan.status["targetNodeCount"]) == (["n1"], 1)

@@ -547,8 +547,9 @@ def test_a_node_qualifies_and_ranks_as_upstream_says(
     qualifies and has any of the three marks.
     """
     labels = {"karpenter.sh/nodepool": "kaito"} if made else {}
-    gone = {"deletionTimestamp": at(0)} if going else {}
-    subject = node("z", kind, ready=ready, labels=labels, **gone)
+    subject = node("z", kind, ready=ready, labels=labels)
+    if going:
+        subject["metadata"]["deletionTimestamp"] = at(0)
     obs = seen(
         type_=A10,
         count=1,
@@ -651,16 +652,16 @@ def test_a_machines_own_node_is_its_machines_affair() -> None:
 
 def test_what_somebody_keeps_deleting_is_made_ever_more_rarely() -> None:
     """The first replacement comes at once, the next ones after twice the time; the reason says when and why."""
-    recreations, now, waits = Recreations(), NOW, []
+    recreations, now, waits, plans = Recreations(), NOW, [], []
     for _ in range(10):
         recreations.made("ns/w", machine_name("ns", "w", "u1", 0), now)
-        plan = decide(seen(type_=A10, count=1, pauses=recreations.pauses("ns/w")), now)
-        waits.append(0.0 if bodies(plan) else (plan.requeue_after or -1.0) - 1)
+        plans.append(decide(seen(type_=A10, count=1, pauses=recreations.pauses("ns/w")), now))
+        waits.append(0.0 if bodies(plans[-1]) else (plans[-1].requeue_after or -1.0) - 1)
         now += timedelta(seconds=waits[-1])
 
     assert waits == [0, 5, 10, 20, 40, 80, 160, 300, 300, 300]
-    assert told(plan) == ("False", "MachineVanished")
-    assert "was made 10 times and deleted by somebody else" in message(plan)
+    assert told(plans[-1]) == ("False", "MachineVanished")
+    assert "was made 10 times and deleted by somebody else" in message(plans[-1])
 
 
 def test_a_machine_that_lived_is_replaced_at_once() -> None:

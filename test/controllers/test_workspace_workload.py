@@ -229,6 +229,19 @@ def test_a_preset_over_two_nodes_is_one_group(preset: str) -> None:
     }
 
 
+def test_a_group_with_too_long_a_name_costs_no_node() -> None:
+    """Its pods could never be made: the name is refused before any Machine."""
+    sku = "Standard_NC96ads_A100_v4"
+    obj = workspace(sku=sku, count=2, inference=private("llama-2-70b"), meta={"name": "w" * 53})
+
+    plan = decide(seen(obj), NOW)
+
+    assert plan.actions == ()
+    assert "52 at most" in next(
+        item["message"] for item in plan.status["conditions"] if item["type"] == "WorkspaceReady"
+    )
+
+
 @pytest.mark.acceptance("KS-A06")
 @pytest.mark.parametrize("preset", ["falcon-7b", "phi-3-mini-4k-instruct"])
 def test_adapters_are_a_list_with_strengths(preset: str) -> None:

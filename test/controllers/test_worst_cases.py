@@ -436,9 +436,12 @@ async def test_theme9_the_next_one_knows_how_long_it_takes(world: Any) -> None:
         async def estimated() -> Json | None:
             return ((await world.get("second")).get("status") or {}).get("eta")
 
+        async def creating() -> str | None:
+            found = (name for name, item in world.cloud.instances.items() if item["state"] == "Creating")
+            return next(found, None)
+
         eta = await until(estimated)
-        (name,) = (item for item in world.cloud.creates if world.cloud.instances[item]["state"] == "Creating")
-        await world.cloud.finish(name)
+        await world.cloud.finish(await until(creating))
         await world.becomes("WorkspaceReady", "True", name="second")
         last = (await world.get("second"))["status"]
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 import aiohttp
@@ -17,17 +18,23 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry, Counter
 
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
-from inference_server.app import ServerState, make_app
+from inference_server.app import make_app
 from inference_server.oci.client import new_session
 from inference_server.protocol import (
     AdapterRefused,
     EngineDead,
     EngineInfo,
     InvalidRequest,
+    Load,
     Message,
     Piece,
     Sampling,
+    Whole,
 )
+from inference_server.server import make_shim
+from inference_server.settings import ServeSettings
+from inference_server.shim import Shim
+from inference_server.testing.served import Served
 from kaito.local.registry.server import make_registry
 from kaito.local.registry.storage import Storage
 
@@ -54,8 +61,30 @@ class ScriptedEngine:
     adapters: dict[str, AdapterSlot] = field(default_factory=dict)  # what is loaded, by the slots' names
     refuse_adapters: set[str] = field(default_factory=set)
     answered_with: list[AdapterSlot | None] = field(default_factory=list)
+    steps: int = 0
+    model: Path | None = None  # where it was told that the files are
+    openai_calls: list[tuple[str, object, str]] = field(default_factory=list)
 
-    async def start(self) -> EngineInfo:
+    @property
+    def load(self) -> Load:
+        return Load(self.running, self.steps)
+
+    @property
+    def openai(self) -> ScriptedEngine | None:
+        return self if self.info else None
+
+    async def answer(
+        self, path: str, body: dict, *, adapter: AdapterChoice | None = None, request_id: str | None = None
+    ) -> Whole | AsyncGenerator[bytes, None]:
+        """OpenAI's API as far as the shim sees it: a whole body, or parts."""
+        self.openai_calls.append((path, body, adapter.name if adapter else ""))
+        pieces = self.generate([], Sampling(max_tokens=9), request_id or "", stream=bool(body.get("stream")))
+        if body.get("stream"):
+            return (b"data: " + piece.text.encode() + b"\n\n" async for piece in pieces)
+        return Whole(200, b"".join([piece.text.encode() async for piece in pieces]))
+
+    async def start(self, model: Path | None = None) -> EngineInfo:
+        self.model = model
         self.started.set()
         if self.start_gate is not None:
             await self.start_gate.wait()
@@ -127,17 +156,74 @@ def engine() -> ScriptedEngine:
 
 
 @pytest.fixture
-def state() -> ServerState:
-    return ServerState(model_name="tiny")
+def settings() -> ServeSettings:
+    return ServeSettings(model="/m", served_model_name="tiny", max_body_bytes=4096)
 
 
 @pytest.fixture
-async def client(engine: ScriptedEngine, state: ServerState) -> AsyncIterator[TestClient]:
+def shim(engine: ScriptedEngine, settings: ServeSettings) -> Shim:
     registry = CollectorRegistry()
     Counter("vllm:generation_tokens", "Tokens.", registry=registry).inc(3)
-    app = make_app(engine, state, max_body_bytes=4096, registry=registry)
-    async with TestClient(TestServer(app)) as test_client:  # cancels handlers of clients that left, as ours does
+    made = make_shim(settings, engine, registry=registry)
+    made.gate.slots = 4
+    return made
+
+
+@pytest.fixture
+async def client(shim: Shim) -> AsyncIterator[TestClient]:
+    async with TestClient(TestServer(make_app(shim))) as test_client:  # cancels handlers of clients that left
         yield test_client
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The stand-in weights of the package."""
+    return Path(str(files("kaito.local"))) / "models" / "tiny-phi3"
+
+
+class _Shared:
+    """The real engine that the tests share, started when the first asks, and again when one has ended it."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self._folder = folder
+        self._model = model
+        self.server: Served | None = None
+        self._failed = False
+
+    def running(self) -> Served:
+        if self._failed:
+            pytest.fail("the shared engine did not start; see the first test that asked for it")
+        if self.server is None or self.server.process.poll() is not None:
+            # The engine's parsers for tool calls, as a preset would choose them; a queue that tests can fill.
+            # Without free blanks in JSON, which a model of this size would never stop writing.
+            flags = ["--max-queue=64", "--", "--enable-auto-tool-choice", "--tool-call-parser=hermes"]
+            flags += ['--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}']
+            self.server = Served(self._folder / "log", self._model, *flags)
+            self._failed = True
+            self.server.wait_ready()
+            self._failed = False
+        return self.server
+
+
+@pytest.fixture(scope="session")
+def _shared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[_Shared]:
+    shared = _Shared(tmp_path_factory.mktemp("serve"), tiny_model)
+    yield shared
+    if shared.server is not None:
+        shared.server.process.kill()
+        shared.server.process.wait()
+
+
+@pytest.fixture
+def served(_shared: _Shared) -> Served:
+    """`kaito serve` with the real engine and the stand-in weights; shared by all that ask for it."""
+    return _shared.running()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as client:
+        yield client
 
 
 # ------------------------------------------------------------------ registries

@@ -36,14 +36,14 @@ from inference_server.testing.images import archive, artifact, files_of, image
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.skipif(find_spec("vllm") is None, reason="the engine is not installed"),
 ]
 
 MODEL = Path(str(files("kaito.local"))) / "models" / "tiny-phi3"
-PROMPTS = ["What is KAITO?", "Tell me a story about pods"]
+PROMPT = "What is KAITO?"
 GREEDY = Sampling(max_tokens=12, temperature=0.0, ignore_eos=True)
 _numbers = itertools.count()
 
@@ -172,27 +172,23 @@ async def test_each_mix_is_what_peft_computes_in_one_batch_and_alone(engine, ada
         loaded[name] = (await slots.load(Planned(name, wanted))).combined
     assert len(set(loaded.values())) == 8
 
-    expected = peft_logprobs(adapters, MIXES, engine.encode(PROMPTS[0]))
-    batch = await asyncio.gather(*(first_logprobs(engine, PROMPTS[0], slot) for slot in loaded.values()))
+    expected = peft_logprobs(adapters, MIXES, engine.encode(PROMPT))
+    batch = await asyncio.gather(*(first_logprobs(engine, PROMPT, slot) for slot in loaded.values()))
     for name, logprobs in zip(loaded, batch, strict=True):
         worst = max(abs(value - float(expected[name][token])) for token, value in logprobs.items())
+        print(f"{name}: largest difference of a log-probability from PEFT's {worst:.1e}")
         assert worst < 2e-4, f"{name} differs from PEFT by {worst}"
 
-    alone = {
-        (name, prompt): await answer(engine, prompt, AdapterChoice(name, slot))
-        for name, slot in loaded.items()
-        for prompt in PROMPTS
-    }
-    assert len({alone[name, PROMPTS[0]] for name in loaded}) >= 6  # they do say different things
-    together = await asyncio.gather(
-        *(answer(engine, prompt, AdapterChoice(name, loaded[name])) for name, prompt in alone)
-    )
-    assert dict(zip(alone, together, strict=True)) == alone
+    alone = {name: await answer(engine, PROMPT, AdapterChoice(name, slot)) for name, slot in loaded.items()}
+    assert len(set(alone.values())) >= 6  # they do say different things
+    crowd = [*loaded, *reversed(loaded)]
+    together = await asyncio.gather(*(answer(engine, PROMPT, AdapterChoice(name, loaded[name])) for name in crowd))
+    assert together == [alone[name] for name in crowd]
 
     slots.retire_all_but(None)
     await slots.sweep(0.0)
     with pytest.raises(AdapterRefused, match="no longer loaded"):
-        await answer(engine, PROMPTS[0], AdapterChoice("A1", loaded["A1"]))
+        await answer(engine, PROMPT, AdapterChoice("A1", loaded["A1"]))
     slots.close()
 
 
@@ -207,7 +203,7 @@ def write_list(path: Path, revision: str, **adapters: tuple[Path | str, float]) 
     draft.replace(path)
 
 
-async def until(check, seconds: float = 60) -> None:
+async def until(check, seconds: float = 180) -> None:
     async with asyncio.timeout(seconds):
         while not check():
             await asyncio.sleep(0.02)
@@ -230,11 +226,11 @@ async def manager(engine, adapters, folder, tmp_path) -> AsyncIterator[AdapterMa
 
 async def test_a_swap_under_load_drops_and_mixes_no_answer(engine, manager, adapters, folder):
     """While requests run, a list is replaced: each answer is wholly the old set's or the new one's, none fails."""
-    greedy = Sampling(max_tokens=16, temperature=0.0, ignore_eos=True)
+    greedy = Sampling(max_tokens=12, temperature=0.0, ignore_eos=True)
 
     async def ask(name: str | None) -> str:
         with manager.choose(name) as choice:
-            return await answer(engine, PROMPTS[0], choice, greedy)
+            return await answer(engine, PROMPT, choice, greedy)
 
     before = {name: await ask(name) for name in (None, "", "a", "b")}
     assert len(set(before.values())) == 4
@@ -245,14 +241,14 @@ async def test_a_swap_under_load_drops_and_mixes_no_answer(engine, manager, adap
         while not stop:
             answers[name].append(await ask(name))
 
-    clients = [asyncio.create_task(client(name)) for name in (None, "", "a", "b") for _ in range(2)]
+    clients = [asyncio.create_task(client(name)) for name in (None, "", "a", "b")]
     await until(lambda: all(answers.values()))
     with manager.choose("a") as kept:  # a request that is slow to begin still gets what it chose
         write_list(folder / "list.json", "2", a=(adapters["c"], 0.75), b=(adapters["b"], 0.5))
         await until(lambda: manager.observed().revision == "2")
         swapped = {name: len(texts) for name, texts in answers.items()}
         await until(lambda: all(len(answers[name]) > swapped[name] + 1 for name in answers))
-        late = await answer(engine, PROMPTS[0], kept, greedy)
+        late = await answer(engine, PROMPT, kept, greedy)
     stop = True
     await asyncio.gather(*clients)
 
@@ -265,7 +261,7 @@ async def test_a_swap_under_load_drops_and_mixes_no_answer(engine, manager, adap
     for name, texts in answers.items():
         assert set(texts) <= {before[name], after[name]}, name
         assert texts[-1] == after[name]
-    assert len(engine._adapters) == 3  # a, b and both: the old ones are unloaded
+    await until(lambda: len(engine._adapters) == 3)  # a, b and both: the old ones are unloaded
     assert not engine.errored
 
 
@@ -274,7 +270,7 @@ async def test_a_broken_adapter_leaves_the_old_set_serving_and_says_why(
 ):
     """A list with an adapter that the engine cannot take changes no answer, and its reason is to be seen."""
     with manager.choose(None) as choice:
-        before = await answer(engine, PROMPTS[0], choice)
+        before = await answer(engine, PROMPT, choice)
     shapes = {name: (rows, columns + 8) for name, (rows, columns) in linear_shapes(MODEL).items()}
     wrong = write_adapter(tmp_path / "wrong", 9, shapes)
     write_list(folder / "list.json", "2", a=(adapters["a"], 1.0), b=(wrong, 0.5))
@@ -285,7 +281,7 @@ async def test_a_broken_adapter_leaves_the_old_set_serving_and_says_why(
     assert "made for another model" in entries["b"].message
     assert "serves at strength 0.5" in entries["b"].message
     with manager.choose(None) as choice:
-        assert await answer(engine, PROMPTS[0], choice) == before
+        assert await answer(engine, PROMPT, choice) == before
     with pytest.raises(UnknownAdapter, match="those there: a, b"):
         manager.choose("c")
 
@@ -294,9 +290,9 @@ async def test_a_broken_adapter_leaves_the_old_set_serving_and_says_why(
 async def test_an_adapter_that_skopeo_pushed_answers_as_the_one_from_a_folder(
     engine, manager, adapters, folder, foreign_registry
 ):
-    """From Debian's registry in upstream's shape (busybox's /data): the same answers as from the mounted folder."""
+    """From Debian's registry in upstream's shape (busybox's /data): the same answers as from a folder."""
     with manager.choose("a") as choice:
-        expected = await answer(engine, PROMPTS[0], choice)
+        expected = await answer(engine, PROMPT, choice)
     data = archive({f"data/{name}": content for name, content in files_of(adapters["a"]).items()})
     layout = image([archive({"bin/busybox": b"x"}), data], docker=False).write_layout(folder / "oci", "v1")
     target = f"{foreign_registry.host}/adapters/a:v1"
@@ -310,7 +306,7 @@ async def test_an_adapter_that_skopeo_pushed_answers_as_the_one_from_a_folder(
     assert entry.state is AdapterState.LOADED
     assert entry.image == target
     with manager.choose(None) as choice:
-        assert await answer(engine, PROMPTS[0], choice) == expected
+        assert await answer(engine, PROMPT, choice) == expected
 
 
 async def test_what_the_engine_refuses_does_not_end_it(engine, folder):
@@ -321,5 +317,5 @@ async def test_what_the_engine_refuses_does_not_end_it(engine, folder):
     write_adapter(folder / "odd", 5, shapes, targets=("other_proj",))
     with pytest.raises(AdapterRefused, match="other_proj"):
         await engine.load_adapter(AdapterSlot(901, "odd#901", folder / "odd", 4))
-    assert await answer(engine, PROMPTS[0], None)
+    assert await answer(engine, PROMPT, None)
     assert not engine.errored

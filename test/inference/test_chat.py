@@ -85,11 +85,18 @@ async def test_hole_keeps_the_end_of_a_prompt_that_is_too_long(client, engine):
     assert (len(tokens), tokens[-1], sampling.max_tokens) == (200, 402, 100)
 
 
-@pytest.mark.parametrize("body", [{}, {"prompt": None}, {"prompt": ""}, {"messages": []}, {"generate_kwargs": {}}])
+@pytest.mark.parametrize("body", [{}, {"prompt": None}, {"prompt": ""}, {"generate_kwargs": {}}])
 async def test_neither_prompt_nor_messages_is_the_prompts_400(client, engine, body):
     """A request with nothing to answer gets the seed era's literal detail."""
     status, reply, _ = await chat(client, body)
     assert (status, reply) == (400, PROMPT_REQUIRED)
+    assert engine.calls == []
+
+
+async def test_a_conversation_without_messages_is_the_messages_400(client, engine):
+    """A request that sends an empty conversation gets the seed era's other literal detail."""
+    status, reply, _ = await chat(client, {"messages": []})
+    assert (status, reply) == (400, {"detail": "Conversational parameter messages required"})
     assert engine.calls == []
 
 
@@ -178,7 +185,8 @@ async def test_while_loading_chat_is_503_with_retry_after(client, engine):
     """Before the model is there, /chat asks to come again."""
     engine.info = None
     status, reply, headers = await chat(client, {"prompt": "hi"})
-    assert (status, reply, headers["Retry-After"]) == (503, {"detail": "Model not initialized"}, "5")
+    assert (status, reply["detail"], headers["Retry-After"]) == (503, "Model not initialized", "5")
+    assert reply["progress"]["stage"] == "Loading"
 
 
 async def test_a_dead_engine_is_503(client, engine):
@@ -231,7 +239,7 @@ async def test_a_stream_that_breaks_says_so(client, engine):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_client_that_goes_away_ends_its_generation(client, engine, state, stream):
+async def test_a_client_that_goes_away_ends_its_generation(client, engine, shim, stream):
     """Closing the connection aborts the request in the engine and frees its slot."""
     engine.hold = asyncio.Event()
     request = asyncio.ensure_future(client.post("/chat", json={"prompt": "hi", "stream": stream}))
@@ -244,5 +252,5 @@ async def test_a_client_that_goes_away_ends_its_generation(client, engine, state
     async with asyncio.timeout(5):
         while engine.running:
             await asyncio.sleep(0.01)
-        await state.idle.wait()
+        await shim.gate.idle.wait()
     assert engine.aborted == 1

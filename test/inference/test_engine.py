@@ -4,120 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from importlib.resources import files
 from importlib.util import find_spec
-from pathlib import Path
 
-import aiohttp
 import pytest
+
+from inference_server.testing.served import Served
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(find_spec("vllm") is None, reason="the engine is not installed"),
 ]
-
-MODEL = Path(str(files("kaito.local"))) / "models" / "tiny-phi3"
-KAITO = [sys.executable, "-P", "-m", "kaito"]
-
-
-class Served:
-    """A running `kaito serve` and what it says."""
-
-    def __init__(self, log: Path, *flags: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = log
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                [
-                    *KAITO,
-                    "serve",
-                    f"--model={MODEL}",
-                    "--preset=phi-3-mini-4k-instruct",
-                    "--host=127.0.0.1",
-                    f"--port={self.port}",
-                    *flags,
-                ],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def descendants(self) -> set[int]:
-        """Process ids of everything that this server started."""
-        parents = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-        found = {self.process.pid}
-        while new := {pid for pid, parent in parents.items() if parent in found} - found:
-            found |= new
-        return found - {self.process.pid}
-
-    def engine_pid(self) -> int:
-        """The engine's process, as the start-up report names it."""
-        found = re.search(r"EngineCore (\d+)", self.log.read_text())
-        assert found, self.log.read_text()
-        return int(found[1])
-
-    async def health(self, session: aiohttp.ClientSession) -> int:
-        try:
-            async with session.get(f"{self.url}/healthz") as reply:
-                return reply.status
-        except aiohttp.ClientConnectionError:
-            return 0
-
-    async def until(self, *statuses: int, seconds: float = 180) -> None:
-        deadline = time.monotonic() + seconds
-        async with aiohttp.ClientSession() as session:
-            while (status := await self.health(session)) not in statuses:
-                assert self.process.poll() is None, self.log.read_text()
-                assert time.monotonic() < deadline, f"health stayed {status}\n{self.log.read_text()}"
-                await asyncio.sleep(0.1)
-
-    def gone(self, pids: set[int], seconds: float = 15) -> bool:
-        """True once none of the processes is left, zombies aside."""
-        deadline = time.monotonic() + seconds
-        while any(alive(pid) for pid in pids):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        return True
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(tmp_path_factory.mktemp("serve") / "log")
-    asyncio.run(server.until(200))
-    yield server
-    server.process.kill()
-    server.process.wait()
-
-
-@pytest.fixture
-async def session():
-    async with aiohttp.ClientSession() as client:
-        yield client
 
 
 async def chat(session, served, prompt, **kwargs):
@@ -237,21 +136,9 @@ async def test_hostile_and_wrong_bodies_leave_the_engine_well(served, session):
     assert (await chat(session, served, "hello"))[0] == 200
 
 
-async def test_the_killed_engine_is_503_and_unhealthy(served, session):
-    """With the engine's process killed, health falls to 500, /chat answers 503, and the server itself lives."""
-    os.kill(served.engine_pid(), signal.SIGKILL)
-    await served.until(500, seconds=10)
-    status, body, _ = await chat(session, served, "hello")
-    assert status == 503
-    assert "died" in body["detail"]
-    assert served.process.poll() is None
-    served.process.terminate()
-    assert await asyncio.to_thread(served.process.wait, 20) == 0
-
-
-async def test_sigterm_ends_the_whole_tree_with_code_0(tmp_path, session):
+async def test_sigterm_ends_the_whole_tree_with_code_0(tmp_path, tiny_model, session):
     """SIGTERM finishes the running request, exits 0 and leaves no process."""
-    server = Served(tmp_path / "log")
+    server = Served(tmp_path / "log", tiny_model)
     await server.until(200)
     processes = server.descendants()
     assert processes
@@ -268,9 +155,9 @@ async def test_sigterm_ends_the_whole_tree_with_code_0(tmp_path, session):
 
 
 @pytest.mark.parametrize("moment", ["loading", "ready"])
-async def test_a_killed_server_leaves_no_process(tmp_path, moment):
+async def test_a_killed_server_leaves_no_process(tmp_path, tiny_model, moment):
     """SIGKILL of the server, at any moment, ends its engine too."""
-    server = Served(tmp_path / "log")
+    server = Served(tmp_path / "log", tiny_model)
     await server.until(500, 200)
     if moment == "ready":
         await server.until(200)
@@ -283,10 +170,10 @@ async def test_a_killed_server_leaves_no_process(tmp_path, moment):
     assert server.gone(processes)
 
 
-async def test_an_unknown_engine_option_ends_the_start_with_a_suggestion(tmp_path):
+async def test_an_unknown_engine_option_ends_the_start_with_a_suggestion(tmp_path, tiny_model):
     """A slip in the configuration file's engine options exits 1 and names the nearest option."""
     config = tmp_path / "inference_config.yaml"
     config.write_text("vllm:\n  max-modle-len: 512\n")
-    server = Served(tmp_path / "log", f"--config-file={config}")
+    server = Served(tmp_path / "log", tiny_model, f"--config-file={config}")
     assert await asyncio.to_thread(server.process.wait, 120) == 1
     assert "did you mean 'max_model_len'" in server.log.read_text()

@@ -133,6 +133,8 @@ async def test_pull_secrets_are_tried_in_order_and_never_told(http, tmp_path, ca
         with pytest.raises(Denied) as failure:
             await puller.resolve(reference)
         assert "1 credential(s)" in str(failure.value)
+        with pytest.raises(Denied, match="mount the pull secret gone"):
+            await puller.resolve(reference, ["b-wrong", "gone"])
         write_secret(secrets, "c-right", host, "me", "s3cret-right")
         assert await pull(puller, reference, tmp_path / "got", "b-wrong", "c-right") == ADAPTER
         known = puller.secrets.matching(parse(reference))

@@ -7,6 +7,7 @@ import socket
 
 import aiohttp
 import pytest
+from prometheus_client import CollectorRegistry
 
 from inference_server.protocol import EngineFailed
 from inference_server.server import ListenError, serve
@@ -28,7 +29,9 @@ class Running:
         self.settings = ServeSettings(model="/m", preset="p", host="127.0.0.1", port=free_port(), **settings)
         self.stop = asyncio.Event()
         self.url = f"http://127.0.0.1:{self.settings.port}"
-        self.task = asyncio.ensure_future(serve(self.settings, engine, stop=self.stop))
+        self.task = asyncio.ensure_future(
+            serve(self.settings, engine, stop=self.stop, registry=CollectorRegistry())
+        )
 
     async def health(self) -> int:
         async with self.session.get(f"{self.url}/healthz") as reply:
@@ -87,14 +90,15 @@ async def test_a_port_in_use_is_known_before_the_engine_starts(engine):
         taken.listen()
         settings = ServeSettings(model="/m", host="127.0.0.1", port=taken.getsockname()[1])
         with pytest.raises(ListenError, match="another program listens there"):
-            await serve(settings, engine, stop=asyncio.Event())
+            await serve(settings, engine, stop=asyncio.Event(), registry=CollectorRegistry())
     assert not engine.started.is_set()
 
 
 async def test_an_address_of_another_machine_is_named(engine):
     """A host that is not ours is an error that says so."""
     with pytest.raises(ListenError, match="no such address"):
-        await serve(ServeSettings(model="/m", host="192.0.2.1", port=free_port()), engine, stop=asyncio.Event())
+        settings = ServeSettings(model="/m", host="192.0.2.1", port=free_port())
+        await serve(settings, engine, stop=asyncio.Event(), registry=CollectorRegistry())
 
 
 async def test_an_engine_that_cannot_start_ends_the_server(run, engine):

@@ -128,6 +128,7 @@ def test_events_join_the_story_once() -> None:
         happened("Machine", "other", "QuotaExceeded", "not ours", warning=True),
         happened("Workspace", "phi", "workspaceResourceStatusSuccess", "fine"),
         happened("Machine", "ws1", "Launched", "told by the condition"),
+        happened("Machine", "ws1", "Unhealthy", "Startup probe failed: not loaded yet", warning=True),
         happened("ReplicaSet", "other-1", "FailedCreate", "not ours", warning=True),
         happened("ReplicaSet", "phi-77", "FailedCreate", "exceeded quota", warning=True),
     ]

@@ -32,7 +32,7 @@ KARPENTER = {
     "node": (
         *("deletes-nodes", "deletes-claims", "parallel", "lb-label", "tolerating-pods", "ownerless-pods"),
         *("terminal-pods", "pdb", "noncritical-first", "static-pods", "mirror-pods", "waits-for-all"),
-        *("not-drained", "no-instance", "no-claim", "terminating-pods", "metrics"),
+        *("not-drained", "no-instance", "no-claim", "terminating-pods", "volumes", "metrics"),
     ),
     "consistency": ("pdb", "smaller"),
     "repair": ("tolerates", "replaces"),

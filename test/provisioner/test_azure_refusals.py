@@ -109,7 +109,6 @@ async def test_a_refusal_reaches_the_workspace_word_for_word(
         async with operator(cluster.config, provider):
             await one_row(client, namespace, azure.arm.journal, answer, place)
             rules.faults.clear()  # so that everything can leave
-            provider._admission.__init__()  # and nobody has to wait for a turn
 
 
 async def one_row(client: Client, namespace: str, journal: Any, answer: str, place: str) -> None:

@@ -23,7 +23,7 @@ from manager.config import RestConfig
 
 pytestmark = pytest.mark.timeout(900)
 Json = dict[str, Any]
-_SAMPLE = 3
+_SAMPLE = 2
 
 
 class Life:

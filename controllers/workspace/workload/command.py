@@ -36,7 +36,7 @@ def arguments(target: Target, preset: Preset, mounts: Mounts) -> list[str]:
         *words,
         f"--adapters={keys.ADAPTERS_CONFIG_PATH}/{keys.ADAPTERS_CONFIG_KEY}",
         f"--pull-secrets={keys.PULL_SECRETS_PATH}",
-        f"--adapter-cache={keys.CACHE_PATH}/adapters",
+        f"--cache={keys.CACHE_PATH}",
         f"--max-loras={mounts.slots}",
     ]
 

@@ -7,7 +7,10 @@ managers.
 
 from __future__ import annotations
 
+from typing import Final
+
 from api import keys
+from api.reasons import Cause, Reason
 from controllers.workspace.model import Observation
 from controllers.workspace.owned import owned_metadata
 from controllers.workspace.sharing import key_of
@@ -21,6 +24,8 @@ from controllers.workspace.workload.template import template_pod
 from manager.resources import DEPLOYMENTS, STATEFULSETS
 from manager.types import Obj, Resource
 
+_LONGEST_GROUP: Final = 52  # a StatefulSet's pods bear its name and a hash in one label of 63 characters
+
 
 def resource_of(target: Target) -> Resource:
     """What controls the pods.
@@ -30,6 +35,15 @@ def resource_of(target: Target) -> Resource:
     """
     spans = target.preset is not None and (target.preset.world_size or 1) > 1
     return STATEFULSETS if target.layout.distributed or spans else DEPLOYMENTS
+
+
+def unusable(target: Target) -> Cause | None:
+    """Why no workload can be made for the target, however many nodes there are."""
+    name = target.workspace.name
+    if resource_of(target) is STATEFULSETS and len(name) > _LONGEST_GROUP:
+        problem = f"metadata.name has {len(name)} characters, and the pods of a group cannot have such a long name"
+        return Cause(Reason.INVALID_SPEC, {"problems": problem}, f"Choose one of {_LONGEST_GROUP} at most")
+    return None
 
 
 def render(obs: Observation, target: Target, mounts: Mounts, config: str) -> Obj:
