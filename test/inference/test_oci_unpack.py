@@ -75,7 +75,7 @@ def test_a_later_layer_wins_even_over_another_kind(tmp_path):
         special("data/fifo", tarfile.FIFOTYPE),
         special("data/disk", tarfile.BLKTYPE),
     ],
-    ids=str,
+    ids=lambda entry: f"{entry.name} to {entry.linkname}" if isinstance(entry, tarfile.TarInfo) else entry[0],
 )
 def test_what_leads_out_or_is_no_plain_file_is_refused(tmp_path, entry):
     """Paths out of the folder, links and devices refuse the whole archive, and write nothing outside."""
