@@ -80,6 +80,21 @@ def test_several_answers_and_log_probabilities(client):
     assert len(reply.choices[0].logprobs.content[0].top_logprobs) == 2
 
 
+async def test_seeds_survive_prompts_that_are_read_in_steps(served, session):
+    """Seeded requests with prompts too long for one step together leave the engine well."""
+    body = {"prompt": [7] * 1900, "max_tokens": 5, "seed": 3, "temperature": 1.0}
+
+    async def ask() -> str:
+        async with session.post(f"{served.url}/v1/completions", json=body) as reply:
+            assert reply.status == 200, await reply.text()
+            return (await reply.json())["choices"][0]["text"]
+
+    answers = await asyncio.gather(*(ask() for _ in range(4)))
+    assert len(answers) == 4
+    async with session.get(f"{served.url}/livez") as reply:
+        assert reply.status == 200
+
+
 def test_completions_continue_a_text(client):
     """completions take several prompts and continue each."""
     reply = client.completions.create(model=MODEL, prompt=["KAITO is", "A pod"], max_tokens=4, temperature=0)
