@@ -35,6 +35,7 @@ logger = logging.getLogger("kaito.inference_server.server")
 
 _WATCH_SECONDS = 1.0
 _LINGER_SECONDS = 2.0  # for the rest of a body that was refused
+_COLLECT = (10_000, 20, 20)  # objects, then generations; by default a token's objects are enough for a collection
 _CLOSE_SECONDS = 1.0  # for connections after the drain, whose time is over
 
 
@@ -148,6 +149,7 @@ def _quiet_collector() -> None:
     """What loading left behind lives as long as the process: the collector need not look through it again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECT)
 
 
 async def _watch_engine(shim: Shim) -> None:

@@ -97,9 +97,7 @@ async def engine(folder, foreign_registry) -> AsyncIterator[VllmEngine]:
 async def answer(engine: VllmEngine, prompt: str, choice: AdapterChoice | None, sampling=GREEDY) -> str:
     tokens = engine.encode_chat([Message("user", prompt)])
     text = ""
-    async with aclosing(
-        engine.generate(tokens, sampling, f"r{next(_numbers)}", stream=True, adapter=choice)
-    ) as pieces:
+    async with aclosing(engine.generate(tokens, sampling, f"r{next(_numbers)}", adapter=choice)) as pieces:
         async for piece in pieces:
             text += piece.text
     return text
