@@ -16,6 +16,7 @@ import importlib.util
 import logging
 import multiprocessing
 import os
+import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, contextmanager
 from pathlib import Path
@@ -174,6 +175,8 @@ class VllmEngine:
 
         if self._args is None:
             raise EngineFailed("the engine was started without arguments")
+        # vLLM's pooling classes answer through a deprecated class of their web framework.
+        warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
         try:
             return await OpenAiServing.build(llm, self._args, self._adapter_of)
         except Exception as error:  # a parser or a template of the settings that does not fit the model

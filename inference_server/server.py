@@ -103,6 +103,8 @@ async def serve(
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=_CLOSE_SECONDS,
+        # Also the limit for a request's head, which aiohttp counts from the connection's start or its last answer.
+        keepalive_timeout=settings.idle_seconds,
         lingering_time=_LINGER_SECONDS,
     )
     await runner.setup()
