@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -92,6 +93,8 @@ async def engine(folder, foreign_registry) -> AsyncIterator[VllmEngine]:
         max_loras=8,
         max_lora_rank=32,
     )
+    # Two threads of so small a model only wait for each other, for minutes where others use the machine.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     prepare_environment(settings, "ERROR")
     started = VllmEngine(settings)
     await started.start()
@@ -133,6 +136,7 @@ def peft_logprobs(adapters: dict[str, Path], mixes: dict[str, dict[str, float]],
     from peft.tuners.lora import LoraLayer
     from transformers import AutoModelForCausalLM
 
+    torch.set_num_threads(1)
     base = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     results = {}
     with torch.no_grad():

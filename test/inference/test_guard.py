@@ -250,3 +250,28 @@ async def test_what_is_no_json_object_is_400_under_v1(serving, engine, raw):
     reply = await client.post("/v1/chat/completions", data=raw)
     assert (reply.status, (await reply.json())["error"]["code"]) == (400, 400)
     assert engine.openai_calls == []
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_a_stream_is_framed_as_the_clients_version_wants_it(serving, engine, version):
+    """HTTP/1.1 gets chunks and their end, HTTP/1.0 the bare events and a closed connection."""
+    engine.words = ["one", " two", " three"]
+    client = await serving()
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    body = b'{"prompt": "hi", "stream": true, "return_full_text": false}'
+    writer.write(
+        b"POST /chat HTTP/%b\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+        % (version, len(body), body)
+    )
+    _, _, raw = (await asyncio.wait_for(reader.read(), 60)).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    if version == b"1.1":
+        left, raw = raw, b""
+        while left:
+            size, _, left = left.partition(b"\r\n")
+            raw += left[: int(size, 16)]
+            left = left[int(size, 16) + 2 :]
+    events = raw.split(b"\n\n")
+    assert events[:3] == [b'data: {"Result":"one"}', b'data: {"Result":" two"}', b'data: {"Result":" three"}']
+    assert events[-2:] == [b"data: [DONE]", b""]

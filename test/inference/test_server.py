@@ -38,7 +38,7 @@ class Running:
             return reply.status
 
     async def until(self, status: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     if await self.health() == status:
@@ -150,8 +150,20 @@ async def test_draining_is_bounded(run, engine):
     while not engine.running:
         await asyncio.sleep(0.01)
     server.stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await server.task == 0
     with pytest.raises(aiohttp.ClientError):
         await request
     assert engine.running == 0
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /chat HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+async def test_a_connection_without_a_whole_head_is_closed(run, sent):
+    """Neither silence nor headers that never end keep a connection longer than the limit."""
+    server = run(idle_seconds=0.2)
+    await server.until(200)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.settings.port)
+    writer.write(sent)
+    assert await asyncio.wait_for(reader.read(), 60) == b""
+    writer.close()
+    await writer.wait_closed()
