@@ -1,4 +1,4 @@
-"""Upstream's examples of the v0.3 era, all at once on API servers: what each Workspace becomes."""
+"""Upstream's acceptance list on API servers: its examples all at once, and the order in which nodes are taken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from controllers.resources import WORKSPACES
-from manager.resources import CONFIGMAPS, DEPLOYMENTS, SERVICES, STATEFULSETS
+from manager.resources import CONFIGMAPS, DEPLOYMENTS, NODES, SERVICES, STATEFULSETS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -96,3 +96,39 @@ def _type(machine: Json) -> str:
         if item["key"] == "node.kubernetes.io/instance-type"
     ]
     return str(value)
+
+
+@pytest.mark.acceptance("KS-A16")
+async def test_nodes_that_are_there_are_taken_in_upstreams_order(world: Any) -> None:
+    """Preferred first, then a worker of before, then what a provisioner made, then by name; the rest is left."""
+    prefix = world.namespace
+
+    async def add(name: str, type_: str | None = V100, ready: str = "True", **labels: str) -> str:
+        node = f"{prefix}-{name}"
+        typed = {"node.kubernetes.io/instance-type": type_} if type_ else {}
+        await world.add_node(node, {**world.labels, **typed, **labels})
+        if ready != "True":
+            await world.node_ready(node, ready)
+        return node
+
+    await add("a-not-ready", ready="False")
+    await add("a-other-type", type_="Standard_NC24ads_A100_v4")
+    going = await add("a-going")
+    untyped, plain = await add("b-untyped", type_=None), await add("c-plain")
+    last = await add("d-plain")
+    made = await add("x-made", **{"karpenter.sh/nodepool": "kaito"})
+    worker, preferred = await add("y-worker"), await add("z-preferred")
+    await world.client.patch(NODES, going, {"metadata": {"finalizers": ["example.com/hold"]}})
+    await world.client.delete(NODES, going)
+
+    resource = {**world.resource(world.labels), "count": 5, "preferredNodes": [preferred]}
+    await world.create(resource=resource)
+    status = {"status": {"workerNodes": [worker]}}
+    await world.client.patch(WORKSPACES, "w", status, namespace=world.namespace, subresource="status")
+    async with world.operator():
+        await world.becomes("ResourceReady", "True")
+        taken = (await world.get())["status"]["workerNodes"]
+
+    assert taken == sorted([preferred, worker, made, untyped, plain])
+    assert last not in taken
+    assert await world.machines() == []
