@@ -35,8 +35,9 @@ class EventStream:
             "Cache-Control": "no-cache",
             "X-Accel-Buffering": "no",
         }
-        self.reply = web.StreamResponse(headers=(headers or {}) | fixed)
-        await self.reply.prepare(self._request)
+        reply = web.StreamResponse(headers=(headers or {}) | fixed)
+        self.reply = reply
+        await reply.prepare(self._request)
 
     async def send(self, data: bytes) -> None:
         """Send one or more whole events. Raises ReaderGone."""

@@ -27,7 +27,7 @@ from vllm.entrypoints.pooling.scoring.protocol import RerankRequest, ScoreReques
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
-from vllm.exceptions import VLLMError
+from vllm.exceptions import GenerationError, VLLMError
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -58,6 +58,9 @@ _TABLE: dict[str, tuple[Any, str, str, str]] = {
     "/score": (ScoreRequest, "serving_scores", "__call__", "scores"),
     "/rerank": (RerankRequest, "serving_scores", "__call__", "scores"),
 }
+
+
+_CONSTRAINTS = ("structured_outputs", "response_format", "tools")
 
 
 class _OneAdapter(Mapping[str, LoRARequest]):
@@ -123,7 +126,7 @@ class OpenAiServing:
         except ValidationError as error:
             return _invalid(error)
         except Exception as error:  # vLLM's validators raise other things than their framework's errors, too
-            return _failure(path, error)
+            return _failure(path, body, error)
         finally:
             _chosen.reset(token)
         if isinstance(made, ErrorResponse):
@@ -152,10 +155,15 @@ async def _response(made: Any) -> Whole:
     return Whole(made.status_code, body, (made.media_type or "application/octet-stream").partition(";")[0])
 
 
-def _failure(path: str, error: Exception) -> Whole:
+def _failure(path: str, body: Any, error: Exception) -> Whole:
     """vLLM's own words and status for a refusal. Raises EngineDead or EngineError for others."""
     if isinstance(error, EngineDeadError):
         raise EngineDead("the inference engine has died") from error
+    if isinstance(error, GenerationError) and any(body.get(name) for name in _CONSTRAINTS):
+        # vLLM ends a sequence whose grammar accepts no token that is left, and calls that an internal error.
+        return _refusal(
+            400, f"no token fits all constraints of the request ({', '.join(_CONSTRAINTS)} and others)"
+        )
     if isinstance(error, EngineGenerateError):
         cause = error.__cause__
         if not isinstance(cause, ValueError | TypeError | OverflowError):

@@ -58,7 +58,8 @@ def cordon(node: Obj) -> PatchNode | None:
 def volumes(attachments: Sequence[Obj], nodes: Sequence[Obj], pods: Sequence[Obj]) -> tuple[str, ...]:
     """The volumes that have to be detached before these nodes go.
 
-    None where a pod that stays with its node uses volumes: those are never detached, and which is whose is not told.
+    None where a pod that stays with its node uses volumes: those are never detached, and which is whose is not
+    told.
     """
     for pod in pods:
         ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")

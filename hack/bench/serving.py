@@ -23,6 +23,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import socket
 import statistics
 import subprocess
@@ -235,6 +236,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1000, help="0: leave the crowd out")
     parser.add_argument("--cells", default="1,8,32")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended, too
     with tempfile.TemporaryDirectory() as folder:
         ours = Server(Path(folder) / "kaito", lambda port: kaito(port, f"--max-queue={asked.clients + 100}"))
         theirs = Server(Path(folder) / "vllm", vllm)

@@ -45,7 +45,8 @@ class Prepared:
 def find_device() -> Device:
     """The first GPU, or the CPU."""
     if torch.cuda.is_available():
-        return Device(torch.cuda.get_device_name(0), capability=tuple(torch.cuda.get_device_capability(0)))
+        major, minor = torch.cuda.get_device_capability(0)
+        return Device(torch.cuda.get_device_name(0), capability=(major, minor))
     fast = any(
         bool(getattr(torch.cpu, name, bool)()) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )

@@ -95,7 +95,7 @@ def body_of(rng: random.Random, path: str) -> bytes:
     value = copy.deepcopy(VALID[path])
     for name in rng.sample(sorted(value), rng.randrange(len(value))):
         del value[name]
-    for _ in range(rng.randrange(1, 4)):
+    for _ in range(rng.choice((0, 1, 1, 2, 3))):
         mutate(rng, value)
     raw = json.dumps(value).encode()
     return raw[: rng.randrange(len(raw))] if kind > 0.97 else raw
@@ -135,7 +135,7 @@ async def test_no_body_is_a_fault_or_leaks_a_slot(served, session, seed):
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
     print(f"fuzz seed={seed} {sorted(seen.items())}")
     assert not faults, "\n".join(faults[:20])
-    assert seen[200] > COUNT / 10
+    assert seen[200] > COUNT / 20
     async with asyncio.timeout(60):
         while True:
             async with session.get(f"{served.url}/metrics") as reply:
