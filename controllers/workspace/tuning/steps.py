@@ -144,7 +144,8 @@ def _existing(
     ended = runs.outcome(job, pod)
     actions = (*history, *_noting(obs, job, ended))
     verdict = runs.verdict(job)
-    if verdict == "Complete":
+    # Jobs and pods come by two watches: while the pod is seen at work, its last words are still to come.
+    if verdict == "Complete" and (pod is None or runs.is_over(pod)):
         return _complete(obs, ended, actions)
     if verdict == "Failed" or (ended is not None and ended.final):
         return _failed(obs, job, ended, actions)
