@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -326,21 +327,34 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     config: RestConfig | None = None
     if request.param != "virtual":
         config = request.getfixturevalue("_pool").get(request.param, controllers=True, of="stage").config
+    return partial(play_on, tmp_path_factory, config)
 
-    def play(story: Callable[[Paper], Awaitable[None]], **options: Any) -> None:
-        async def whole() -> None:
-            async with AsyncExitStack() as stack:
-                name = "default" if config is None else f"t-{uuid.uuid4().hex[:10]}"
-                if config is not None:
-                    client = await stack.enter_async_context(Client(config))
-                    await client.create(NAMESPACES, {"metadata": {"name": name}})
-                    stack.push_async_callback(client.delete, NAMESPACES, name)
-                folder = tmp_path_factory.mktemp("stage")
-                options["namespace"] = name
-                await story(await stack.enter_async_context(paper_cluster(folder, config=config, **options)))
 
-        factory = (lambda: looptime.new_event_loop(start=0.0, noop_cycles=4)) if config is None else None
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(whole())
+@pytest.fixture
+def virtual(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """A ``stage`` in virtual time only: for hours."""
+    return partial(play_on, tmp_path_factory, None)
 
-    return play
+
+def play_on(
+    folders: pytest.TempPathFactory,
+    config: RestConfig | None,
+    story: Callable[[Paper], Awaitable[None]],
+    **options: Any,
+) -> None:
+    """One story on a fresh cluster in this process, or in a fresh namespace of another."""
+
+    async def whole() -> None:
+        async with AsyncExitStack() as stack:
+            name = "default" if config is None else f"t-{uuid.uuid4().hex[:10]}"
+            if config is not None:
+                client = await stack.enter_async_context(Client(config))
+                await client.create(NAMESPACES, {"metadata": {"name": name}})
+                stack.push_async_callback(client.delete, NAMESPACES, name)
+            folder = folders.mktemp("stage")
+            made = paper_cluster(folder, config=config, namespace=name, **options)
+            await story(await stack.enter_async_context(made))
+
+    factory = (lambda: looptime.new_event_loop(start=0.0, noop_cycles=4)) if config is None else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(whole())
