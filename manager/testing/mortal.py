@@ -38,6 +38,12 @@ class Life:
     def __repr__(self) -> str:
         return f"<Life {'over' if self.over.is_set() else 'alive'} after {len(self.taken)} steps>"
 
+    def end_after(self, steps: int) -> None:
+        """It may take so many more steps; 0: it is over."""
+        self._steps = len(self.taken) + steps
+        if not steps:
+            self.over.set()
+
     async def begin(self) -> None:
         """Before anything that reaches the world. Never returns once the life is over."""
         if self.over.is_set():

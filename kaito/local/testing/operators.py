@@ -75,6 +75,27 @@ class MortalCloud:
         await self._provider.close()
 
 
+class Shift:
+    """Who operates now, and all that was done before."""
+
+    def __init__(self) -> None:
+        self.lives: list[Life] = []
+
+    @property
+    def writes(self) -> int:
+        """Steps of all lives."""
+        return sum(len(life.taken) for life in self.lives)
+
+    def begin(self) -> Life:
+        """The next life."""
+        self.lives.append(Life())
+        return self.lives[-1]
+
+    def kill(self, after: int = 0) -> None:
+        """The one that operates now dies after so many more steps."""
+        self.lives[-1].end_after(after)
+
+
 class Operators:
     """See the module.
 
@@ -166,6 +187,36 @@ class Operators:
             reached.cancel()
             self._kill(run)
         return life
+
+    @asynccontextmanager
+    async def always(self) -> AsyncIterator[Shift]:
+        """There is an operator during the block: whenever one dies the next begins.
+
+        Raises:
+            Exception: what an operator raised that was not killed.
+        """
+        shift = Shift()
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(self._relieve(shift), name="operators")
+            try:
+                yield shift
+            finally:
+                work.cancel()
+
+    async def _relieve(self, shift: Shift) -> None:
+        while True:
+            life = shift.begin()
+            run = asyncio.create_task(self.manager(life).run(asyncio.Event()), name="operator")
+            over = asyncio.create_task(life.over.wait(), name="death")
+            try:
+                done, _ = await asyncio.wait({run, over}, return_when=asyncio.FIRST_COMPLETED)
+                if run in done:
+                    run.result()
+                    raise RuntimeError("an operator ended by itself")
+            finally:
+                life.over.set()
+                over.cancel()
+                self._kill(run)
 
     async def bury(self) -> None:
         """What is left of the dead has ended, and their connections are closed."""
