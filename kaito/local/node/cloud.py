@@ -21,7 +21,7 @@ from manager.types import Obj
 log = logging.getLogger("kaito.local.node.cloud")
 
 CREATING, RUNNING, DELETING, FAILED = "Creating", "Running", "Deleting", "Failed"
-OPERATIONS = ("create", "get", "delete", "launch")
+OPERATIONS = ("create", "get", "delete", "launch", "join")
 _RETRY = 2.0
 
 _STATUS = {
@@ -46,13 +46,18 @@ class CloudFailure(Exception):
 
 @dataclass(slots=True)
 class Fault:
-    """The next `times` operations of this kind fail so; -1 means all of them."""
+    """The next `times` operations of this kind fail so; -1 means all of them.
+
+    `launch` ends an instance in Failed; `join` keeps the node of a running one away. `instance_type`: of instances
+    of that type alone.
+    """
 
     operation: str
     code: str
     message: str
     times: int = 1
     retry_after: int | None = None
+    instance_type: str = ""
 
     @classmethod
     def parse(cls, body: Obj) -> Fault:
@@ -67,6 +72,7 @@ class Fault:
             message=str(body.get("message") or f"simulated failure: {body['code']}"),
             times=int(body.get("times", 1)),
             retry_after=5 if retry_after is None and body["code"] == "TooManyRequests" else retry_after,
+            instance_type=str(body.get("instanceType") or ""),
         )
 
 
@@ -95,12 +101,13 @@ class Cloud:
 
     def create(self, name: str, body: Obj) -> Obj:
         """Begin an instance. Raises `CloudFailure`: 412 if there is one of this name, or a fault."""
-        self._fail("create")
+        instance_type = str(body.get("instanceType") or "")
+        self._fail("create", instance_type)
         if name in self._instances:
             raise CloudFailure(412, "InstanceExists", f"instance {name} exists already")
         instance: Obj = {
             "name": name,
-            "instanceType": str(body.get("instanceType") or ""),
+            "instanceType": instance_type,
             "state": CREATING,
             "providerID": str(body.get("providerID") or f"local:///instances/{name}"),
             "nodeName": name,
@@ -110,7 +117,7 @@ class Cloud:
             "taints": list(body.get("taints") or []),
             "capacity": {k: str(v) for k, v in (body.get("capacity") or {}).items()},
         }
-        if launch := self._take("launch"):
+        if launch := self._take("launch", instance_type):
             instance["launchError"] = {"code": launch.code, "message": launch.message}
         self._instances[name] = instance
         self._save()
@@ -118,7 +125,7 @@ class Cloud:
 
     def get(self, name: str) -> Obj:
         """One instance. Raises `CloudFailure` 404, or a fault."""
-        self._fail("get")
+        self._fail("get", self._type_of(name))
         return public(self._find(name))
 
     def list(self) -> list[Obj]:
@@ -128,7 +135,7 @@ class Cloud:
 
     def delete(self, name: str) -> None:
         """Begin the end of an instance; again is fine. Raises `CloudFailure` 404, or a fault."""
-        self._fail("delete")
+        self._fail("delete", self._type_of(name))
         self._find(name)["state"] = DELETING
         self._save()
 
@@ -140,22 +147,25 @@ class Cloud:
         """Let everything succeed again."""
         self._faults.clear()
 
+    def _type_of(self, name: str) -> str:
+        return str(self._instances.get(name, {}).get("instanceType", ""))
+
     def _find(self, name: str) -> Obj:
         if name not in self._instances:
             raise CloudFailure(404, "NotFound", f"instance {name} does not exist")
         return self._instances[name]
 
-    def _take(self, operation: str) -> Fault | None:
+    def _take(self, operation: str, instance_type: str = "") -> Fault | None:
         for fault in self._faults:
-            if fault.operation == operation:
+            if fault.operation == operation and fault.instance_type in ("", instance_type):
                 fault.times -= 1
                 if fault.times == 0:
                     self._faults.remove(fault)
                 return fault
         return None
 
-    def _fail(self, operation: str) -> None:
-        if fault := self._take(operation):
+    def _fail(self, operation: str, instance_type: str = "") -> None:
+        if fault := self._take(operation, instance_type):
             raise CloudFailure(_STATUS.get(fault.code, 409), fault.code, fault.message, fault.retry_after)
 
     def _save(self) -> None:
@@ -201,6 +211,10 @@ class Cloud:
                     instance["state"], instance["error"] = (FAILED, failed) if failed else (RUNNING, None)
                     self._save()
             elif instance["state"] == RUNNING:
+                if fault := self._take("join", instance["instanceType"]):
+                    log.debug("node stays away instance=%s reason=%s: %s", name, fault.code, fault.message)
+                    await asyncio.sleep(_RETRY)
+                    return
                 await join(instance)
                 self._joined.add(name)
             elif instance["state"] == DELETING:
