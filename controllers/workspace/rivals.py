@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from api.conditions import RESOURCE_READY, conditions_of, is_true
 from controllers.workspace.target import selector_labels
 from manager.informer import Added, Event, Updated
+from manager.labelindex import label_pairs, pairs_of
+from manager.meta import labels
 from manager.store import Store
 from manager.types import Obj, Request
 
@@ -37,15 +39,32 @@ def moves(place: Callable[[Obj], list[str]]) -> Callable[[Event], bool]:
     return predicate
 
 
+BY_SELECTOR = "selector"  # index on Workspaces: one of the labels that they select nodes by
+
+
+def by_selector(workspace: Obj) -> list[str]:
+    """The index function: one label stands for all of a selector, since a node must have them all."""
+    return sorted(pairs_of(selector_labels(workspace)))[:1]
+
+
+def selecting(workspaces: Store, node: Obj) -> Iterable[Obj]:
+    """The Workspaces whose selector this node satisfies."""
+    found = labels(node)
+    for pair in label_pairs(node):
+        for workspace in workspaces.by_index(BY_SELECTOR, pair):
+            if selector_labels(workspace).items() <= found.items():
+                yield workspace
+
+
 def rivals_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
     """Who lacks nodes and selects some that this Workspace may select too."""
 
     def requests(changed: Obj) -> Iterable[Request]:
         mine = selector_labels(changed)
-        for workspace in workspaces.list():
+        for workspace in filter(_lacks, workspaces.list()):
             theirs = selector_labels(workspace)
             if all(theirs.get(key, value) == value for key, value in mine.items()):
-                yield from _lacking(workspace)
+                yield _request(workspace)
 
     return requests
 
@@ -55,15 +74,14 @@ def waiting_for(workspaces: Store, nodes: Store) -> Callable[[Obj], Iterable[Req
 
     def requests(pod: Obj) -> Iterable[Request]:
         for name in node_of_pod(pod):
-            labels = ((nodes.get(name) or {}).get("metadata") or {}).get("labels") or {}
-            for workspace in workspaces.list():
-                wanted = selector_labels(workspace)
-                if wanted and wanted.items() <= labels.items():
-                    yield from _lacking(workspace)
+            yield from map(_request, filter(_lacks, selecting(workspaces, nodes.get(name) or {})))
 
     return requests
 
 
-def _lacking(workspace: Obj) -> Iterable[Request]:
-    if not is_true(conditions_of(workspace), RESOURCE_READY):
-        yield Request(workspace["metadata"]["namespace"], workspace["metadata"]["name"])
+def _lacks(workspace: Obj) -> bool:
+    return not is_true(conditions_of(workspace), RESOURCE_READY)
+
+
+def _request(workspace: Obj) -> Request:
+    return Request(workspace["metadata"]["namespace"], workspace["metadata"]["name"])

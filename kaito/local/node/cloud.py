@@ -9,13 +9,14 @@ that was promised exists. It says plainly that it simulates: no instance is a ma
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from kaito.local.node.journal import Journal
 from manager.types import Obj
 
 log = logging.getLogger("kaito.local.node.cloud")
@@ -80,19 +81,17 @@ class Cloud:
     """The instances of this machine."""
 
     def __init__(self, file: Path, delay: float, clock: Callable[[], float]) -> None:
-        self._file = file
         self._delay = delay
         self._clock = clock
         self._faults: list[Fault] = []
-        self._instances: dict[str, Obj] = {}
         self._joined: set[str] = set()
         self._wake = asyncio.Event()
         try:
-            self._instances = {str(i["name"]): i for i in json.loads(file.read_bytes())}
-        except FileNotFoundError:
-            pass
-        except (ValueError, TypeError, KeyError) as err:
+            self._journal = Journal(file)
+        except (ValueError, TypeError) as err:
             raise ValueError(f"{file} is not a list of instances ({err}); remove it to start anew") from err
+        self._instances: dict[str, Obj] = self._journal.items
+        self._moved = dict.fromkeys(self._instances)  # names, in order, that may have somewhere to go
 
     def __repr__(self) -> str:
         return f"<Cloud {len(self._instances)} instances, {len(self._faults)} faults>"
@@ -119,8 +118,7 @@ class Cloud:
         }
         if launch := self._take("launch", instance_type):
             instance["launchError"] = {"code": launch.code, "message": launch.message}
-        self._instances[name] = instance
-        self._save()
+        self._save(name, instance)
         return public(instance)
 
     def get(self, name: str) -> Obj:
@@ -136,8 +134,9 @@ class Cloud:
     def delete(self, name: str) -> None:
         """Begin the end of an instance; again is fine. Raises `CloudFailure` 404, or a fault."""
         self._fail("delete", self._type_of(name))
-        self._find(name)["state"] = DELETING
-        self._save()
+        instance = self._find(name)
+        instance["state"] = DELETING
+        self._save(name, instance)
 
     def add_fault(self, fault: Fault) -> None:
         """Let requests fail."""
@@ -168,10 +167,12 @@ class Cloud:
         if fault := self._take(operation, instance_type):
             raise CloudFailure(_STATUS.get(fault.code, 409), fault.code, fault.message, fault.retry_after)
 
-    def _save(self) -> None:
-        fresh = self._file.with_suffix(".tmp")
-        fresh.write_text(json.dumps(list(self._instances.values()), indent=1))
-        fresh.replace(self._file)
+    def _save(self, name: str, instance: Obj) -> None:
+        self._journal.put(name, instance)
+        self._look_at(name)
+
+    def _look_at(self, name: str) -> None:
+        self._moved[name] = None
         self._wake.set()
 
     # what follows from them
@@ -179,20 +180,21 @@ class Cloud:
     async def run(self, join: Step, leave: Step) -> None:
         """Take every instance to where its state says, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            busy: dict[str, asyncio.Task[None]] = {}
+            busy: set[str] = set()
 
-            def done(task: asyncio.Task[None]) -> None:
-                for name in [n for n, t in busy.items() if t is task]:
-                    del busy[name]
-                self._wake.set()
+            def done(name: str, _task: asyncio.Task[None]) -> None:
+                busy.discard(name)
+                self._look_at(name)
 
             while True:
                 self._wake.clear()
-                for name, instance in list(self._instances.items()):
-                    if name not in busy and self._pending(instance):
+                moved, self._moved = self._moved, {}
+                for name in moved:
+                    instance = self._instances.get(name)
+                    if instance is not None and name not in busy and self._pending(instance):
                         task = group.create_task(self._advance(instance, join, leave), name=f"instance {name}")
-                        busy[name] = task
-                        task.add_done_callback(done)
+                        busy.add(name)
+                        task.add_done_callback(partial(done, name))
                 await self._wake.wait()
 
     def _pending(self, instance: Obj) -> bool:
@@ -209,7 +211,7 @@ class Cloud:
                 if instance["state"] == CREATING:  # it may have been deleted meanwhile
                     failed = instance.pop("launchError", None)
                     instance["state"], instance["error"] = (FAILED, failed) if failed else (RUNNING, None)
-                    self._save()
+                    self._save(name, instance)
             elif instance["state"] == RUNNING:
                 if fault := self._take("join", instance["instanceType"]):
                     log.debug("node stays away instance=%s reason=%s: %s", name, fault.code, fault.message)
@@ -220,8 +222,7 @@ class Cloud:
             elif instance["state"] == DELETING:
                 await leave(instance)
                 self._joined.discard(name)
-                del self._instances[name]
-                self._save()
+                self._journal.drop(name)
         except Exception:
             log.exception("instance not taken further, trying again instance=%s", name)
             await asyncio.sleep(_RETRY)
