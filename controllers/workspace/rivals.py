@@ -6,12 +6,12 @@ What a Workspace does without touching nodes makes no work for anybody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from api.conditions import RESOURCE_READY, conditions_of, is_true
 from controllers.workspace.target import selector_labels
 from manager.informer import Added, Event, Updated
-from manager.labelindex import label_pairs, pairs_of
+from manager.labelindex import pairs_of
 from manager.meta import labels
 from manager.store import Store
 from manager.types import Obj, Request
@@ -39,32 +39,48 @@ def moves(place: Callable[[Obj], list[str]]) -> Callable[[Event], bool]:
     return predicate
 
 
-BY_SELECTOR = "selector"  # index on Workspaces: one of the labels that they select nodes by
+BY_KEYS = "selector-keys"  # index on Workspaces: the keys that they select nodes by; there are few sorts
+BY_SELECTOR = "selector"  # and: those keys with one of their values
+
+
+def by_keys(workspace: Obj) -> list[str]:
+    """The index function of ``BY_KEYS``."""
+    return [",".join(sorted(selector_labels(workspace)))]
 
 
 def by_selector(workspace: Obj) -> list[str]:
-    """The index function: one label stands for all of a selector, since a node must have them all."""
-    return sorted(pairs_of(selector_labels(workspace)))[:1]
+    """The index function of ``BY_SELECTOR``."""
+    (keys,) = by_keys(workspace)
+    return [f"{keys} {pair}" for pair in pairs_of(selector_labels(workspace))]
+
+
+def compatible(workspaces: Store, labels: Mapping[str, str]) -> Iterable[Obj]:
+    """The Workspaces whose selector contradicts none of these labels. Those of other values are not looked at."""
+    for keys in workspaces.index_values(BY_KEYS):
+        shared = [key for key in keys.split(",") if key in labels]
+        if shared:
+            found = workspaces.by_index(BY_SELECTOR, f"{keys} {shared[0]}={labels[shared[0]]}")
+        else:
+            found = workspaces.by_index(BY_KEYS, keys)
+        for workspace in found:
+            if all(labels.get(key, value) == value for key, value in selector_labels(workspace).items()):
+                yield workspace
 
 
 def selecting(workspaces: Store, node: Obj) -> Iterable[Obj]:
     """The Workspaces whose selector this node satisfies."""
     found = labels(node)
-    for pair in label_pairs(node):
-        for workspace in workspaces.by_index(BY_SELECTOR, pair):
-            if selector_labels(workspace).items() <= found.items():
-                yield workspace
+    for workspace in compatible(workspaces, found):
+        wanted = selector_labels(workspace)
+        if wanted and wanted.items() <= found.items():
+            yield workspace
 
 
 def rivals_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
     """Who lacks nodes and selects some that this Workspace may select too."""
 
     def requests(changed: Obj) -> Iterable[Request]:
-        mine = selector_labels(changed)
-        for workspace in filter(_lacks, workspaces.list()):
-            theirs = selector_labels(workspace)
-            if all(theirs.get(key, value) == value for key, value in mine.items()):
-                yield _request(workspace)
+        yield from map(_request, filter(_lacks, compatible(workspaces, selector_labels(changed))))
 
     return requests
 

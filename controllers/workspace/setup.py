@@ -15,7 +15,9 @@ from controllers.workspace.observe_children import of_label
 from controllers.workspace.podreader import HttpPodReader, Reports
 from controllers.workspace.reconciler import WorkspaceReconciler
 from controllers.workspace.rivals import (
+    BY_KEYS,
     BY_SELECTOR,
+    by_keys,
     by_selector,
     moves,
     node_of_pod,
@@ -60,6 +62,7 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     stores.pods.add_index(BY_WORKSPACE, of_label)
     stores.pods.add_index(BY_NODE, node_of_pod)
     stores.workspaces.add_index(BY_NODE, nodes_of_workspace)
+    stores.workspaces.add_index(BY_KEYS, by_keys)
     stores.workspaces.add_index(BY_SELECTOR, by_selector)
     stores.nodes.add_index(BY_LABEL, label_pairs)
     builder.watches(PODS, requests_of(of_label)).watches(NODES, _workspaces_of(stores.workspaces))

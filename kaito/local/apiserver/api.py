@@ -36,7 +36,7 @@ __all__ = ["Api"]
 
 _log = logging.getLogger("kaito.local.apiserver.api")
 _OPEN = ("/healthz", "/livez", "/readyz", "/version")
-_ASKED_FOR = "kaito.resource"  # key of a request: resource and subresource, for the metrics
+_ASKED_FOR = web.RequestKey("asked_for", tuple[str, str])  # resource and subresource, for the metrics
 _AGGREGATED = "APIGroupDiscoveryList"
 
 

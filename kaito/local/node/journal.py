@@ -63,9 +63,10 @@ class Journal:
         if torn and not whole:
             raise ValueError("it does not begin with a whole line")
         for line in whole.splitlines():
-            key, *value = json.loads(line)
-            if not isinstance(key, str) or len(value) > 1:
+            entry = json.loads(line)
+            if not isinstance(entry, list) or len(entry) not in (1, 2) or not isinstance(entry[0], str):
                 raise ValueError(f"not an entry: {line[:80]!r}")
+            key, *value = entry
             if value:
                 self.items[key] = value[0]
             else:

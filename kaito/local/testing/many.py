@@ -83,14 +83,18 @@ class Seen:
             self.now_ready.add(name)
         self._changed.set()
 
+    async def changed(self) -> None:
+        """Wait for the next news of any Workspace."""
+        self._changed.clear()
+        await self._changed.wait()
+
     async def until(self, names: Iterable[str], seconds: float) -> bool:
         """Whether all of these are Ready at one moment within so many seconds."""
         wanted = set(names)
         try:
             async with asyncio.timeout(seconds):
                 while not wanted <= self.now_ready:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    await self.changed()
         except TimeoutError:
             return False
         return True
