@@ -158,6 +158,7 @@ async def test_readiness_of_another_process_does_not_count(supervisor: Superviso
         asked += 1
         while _alive(int((started.read_text() if started.exists() else "") or os.getpid())):
             await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)  # until the loop has heard of it, too
         return True
 
     with pytest.raises(ChildFailed):
