@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
@@ -143,16 +142,16 @@ class Reports:
     Args:
         reader: asks one pod.
         tell: called for a Workspace when one of its pods said something new.
-        clock: seconds, monotonic.
+        clock: seconds, monotonic; by default the event loop's.
     """
 
     def __init__(
         self,
         reader: PodReader,
         tell: Callable[[Request], Awaitable[None]],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._reader, self._tell, self._clock = reader, tell, clock
+        self._reader, self._tell, self._clock = reader, tell, clock or _loop_time
         self._known: dict[Request, dict[_Key, _Entry]] = {}
         self._queue: asyncio.Queue[tuple[Request, Obj, _Entry]] = asyncio.Queue(_WAITING)
 
@@ -208,6 +207,10 @@ class Reports:
             if news:
                 log.debug("pod=%s/%s says %s", request.namespace, pod["metadata"]["name"], report)
                 await self._tell(request)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _key(pod: Obj) -> _Key:

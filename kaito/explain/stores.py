@@ -18,6 +18,7 @@ from controllers.workspace.setup import of_machine
 from controllers.workspace.target import selector_labels
 from manager.client import Client
 from manager.errors import Forbidden, NotFound
+from manager.labelindex import BY_LABEL, label_pairs
 from manager.resources import (
     CONFIGMAPS,
     CONTROLLERREVISIONS,
@@ -116,6 +117,7 @@ def stores_of(lists: Lists, made_of: Iterable[Resource]) -> Stores:
     )
     stores.workspaces.add_index(BY_CONFIG, of_config)
     stores.workspaces.add_index(BY_NODE, nodes_of_workspace)
+    stores.nodes.add_index(BY_LABEL, label_pairs)
     stores.pods.add_index(BY_WORKSPACE, of_label)
     stores.pods.add_index(BY_NODE, node_of_pod)
     for store in made.values():

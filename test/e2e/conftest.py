@@ -132,7 +132,7 @@ class Stack:
         """kubectl get ... -o json; with --ignore-not-found, empty for what is not there."""
         return dict(json.loads(self.run("get", *args, "-o", "json").stdout or "{}"))
 
-    def wait(self, what: str, condition: Callable[[], bool], timeout: float = 120) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], timeout: float = 240) -> None:
         """Until the condition holds, or fail with the state of the world."""
         deadline = time.monotonic() + timeout
         while not condition():

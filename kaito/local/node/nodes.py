@@ -1,7 +1,7 @@
 """Node objects: registration, status, lease. One `NodeKeeper` per node that this agent plays.
 
 In: what the node is (`NodeSpec`). Out: a Node object that is Ready, a lease in kube-node-lease that is
-renewed every 10 s, and a status that is written when it changed or is a minute old. As with a kubelet, a
+renewed every 10 s, and a status that is written when it changed or is five minutes old. As with a kubelet, a
 Node that somebody deletes comes back only when the agent starts anew; the agent's own node comes back at
 once, since nothing else makes it. Failing to reach the API server is retried for ever and ends nothing.
 """
@@ -28,7 +28,7 @@ log = logging.getLogger("kaito.local.node.nodes")
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_SECONDS = 40
 RENEW_SECONDS = 10.0
-STATUS_SECONDS = 60.0
+STATUS_SECONDS = 300.0  # a kubelet's nodeStatusReportFrequency
 SIMULATED_LABEL = "kaito.sh/simulated"
 SIMULATED_NOTE = (
     "This node is simulated by `kaito node`: its containers are processes of this machine, its GPUs do not exist."
