@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from kaito.kube import WORKSPACES, resource_of, translated
 from kaito.local import lesson
 from kaito.local.cluster import SAMPLE, Cluster, Options, client_command, kaito_command, running
 from kaito.local.home import HOST
+from kaito.local.node.containers import THREADS
 from kaito.local.progress import STEPS, TUNING_STEPS, Observe, follow, observe_steps, observe_tuning
 from kaito.local.signals import until_signal
 from kaito.tables import TABLE, table_rows
@@ -52,6 +54,8 @@ async def run_tuning_demo(
 
 async def _in_a_folder(options: partial[Options], timeout: float) -> None:
     began = time.monotonic()
+    # One thread suffices for so small a model, and many wait for each other where the machine is busy.
+    os.environ.setdefault(THREADS, "1")
     home = Path(tempfile.mkdtemp(prefix="kaito-demo-"))
     try:
         async with AsyncExitStack() as stack:

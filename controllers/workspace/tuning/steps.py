@@ -227,7 +227,7 @@ def _look_for(obs: Observation) -> str:
     """What a pod that does not start usually waits for."""
     tuning = obs.workspace.tuning if obs.workspace else None
     secret = tuning.output.image_push_secret if tuning and tuning.output and tuning.output.image else None
-    return f"It needs the Secret {secret}: `kubectl get secret {secret} -n {obs.namespace}`" if secret else ""
+    return f"Does its Secret exist? `kubectl get secret {secret} -n {obs.namespace}`" if secret else ""
 
 
 def released(target: Target, selection: Selection, resource: tuple[Finding, Finding]) -> tuple[Finding, Finding]:
