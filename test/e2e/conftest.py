@@ -86,7 +86,8 @@ class Stack:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **child.environment},
+                # Training on a thread for each core takes minutes where the machine is busy.
+                env={**os.environ, "OMP_NUM_THREADS": "1", **child.environment},
             )
         deadline = time.monotonic() + 60
         while not asyncio.run(_ready(child)):

@@ -32,6 +32,7 @@ def arguments(target: Target, spec: TuningSpec, preset: Preset, *, private_urls:
         *_output(spec.output or DataDestination()),
         "--host=$(POD_IP)",
         f"--metrics-port={keys.SERVER_PORT}",
+        "--termination-log=/dev/termination-log",  # said, so that a node without containers can put it elsewhere
     ]
 
 
