@@ -16,6 +16,7 @@ from typing import Any
 from api import keys
 from api.adapters import ADAPTERS_PATH
 from api.progress import PROGRESS_PATH
+from api.validation.switches import LENIENT
 from controllers.resources import WORKSPACES
 from controllers.settings import DEFAULT_REGISTRY
 from controllers.workspace.lastwords import last_line
@@ -66,7 +67,8 @@ async def see_workspace(client: Client, name: str, namespace: str, reader: PodRe
     lists = Lists()
     stores = stores_of(lists, [node_api.resource] if await _serves(client, node_api.resource) else [])
     notes = await lists.fill(client, namespace, obj)
-    obs = await observe(client, stores, obj, DEFAULT_REGISTRY, node_api=node_api)
+    # How the operator was started is not known: what some operator admits is no fault.
+    obs = await observe(client, stores, obj, DEFAULT_REGISTRY, LENIENT, node_api=node_api)
     reports, events = await asyncio.gather(
         _ask(client, asking(obs), reader), _events(client, [namespace, "default", "kube-system"])
     )

@@ -724,6 +724,22 @@ def test_what_may_pass_is_tried_again(code: int, said: TuneProgress | str, words
     assert not [a for a in plan.actions if isinstance(a, Merge | DeleteOwned)]
 
 
+def test_a_pod_that_is_done_is_not_told_as_a_failure() -> None:
+    """Between the pod's success and the Job's there is nothing to warn of."""
+    obs = started()
+    plan = decide(replace(obs, pods=(pod(obs, phase="Succeeded", state=end(0, DONE, "Completed")),)), NOW)
+
+    assert told(plan)["WorkspaceReady"] == ("False", "AdapterPushing")
+    assert told(plan)["JobStarted"][0] == "True"
+
+
+def test_a_complete_job_waits_for_its_pods_last_words() -> None:
+    """Jobs and pods come by two watches: the figures of the status are those of the end."""
+    obs = job_is(running(TRAINING), "Complete")
+
+    assert told(decide(obs, NOW))["WorkspaceReady"] == ("False", "Training")
+
+
 def test_a_run_that_was_tried_too_often_tells_its_last_words() -> None:
     """The Job gave up and removed its pod: the reason is the program's, from what was kept."""
     obs = started()

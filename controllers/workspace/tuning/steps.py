@@ -170,6 +170,9 @@ def _under_way(
     if is_running(pod):
         why = Why.of(status.stage_cause(name, progress, told))
         return Run(actions, _started(), why, WorkspaceState.RUNNING, told=told)
+    if own is not None and own.exit_code == 0:  # the Job will say so in a moment
+        done = Cause(Reason.TUNING_PUSHING, {"pod": name})
+        return Run(actions, _started(), Why.of(done), WorkspaceState.RUNNING, told=told)
     nodes = {str(node["metadata"]["name"]): node for node in obs.nodes}
     cause = diagnose([pod], nodes, obs.reports, now)
     if own is not None and (cause is None or cause.reason in _LESS):
