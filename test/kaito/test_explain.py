@@ -362,7 +362,7 @@ def test_the_story_of_a_tuning_run_ends_with_its_image() -> None:
 
     assert (chain.state, chain.blocking, chain.exit_code) == ("Succeeded", None, 0)
     assert texts.index("Job created") < texts.index("Job completed")
-    assert any("it is in example.com/tuned:1" in text for text in texts)
+    assert any("the adapter is in example.com/tuned:1" in text for text in texts)
     assert any("is kept, and paid for" in note for note in chain.notes)
     assert chain.to_obj()["tuning"]["image"] == "example.com/tuned:1"
 
