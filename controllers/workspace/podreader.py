@@ -20,8 +20,9 @@ from pydantic import ValidationError
 
 from api import keys
 from api.adapters import ADAPTERS_PATH, ObservedAdapters
-from api.progress import PROGRESS_PATH, LoadProgress
+from api.progress import PROGRESS_PATH, LoadProgress, TuneProgress
 from controllers.workspace.model import PodReport
+from controllers.workspace.tuning.runs import of_job
 from manager.types import Obj, Request
 
 if TYPE_CHECKING:
@@ -49,13 +50,17 @@ class PodReader(Protocol):
         ...
 
 
-def parse_report(progress: object, adapters: object) -> PodReport:
+def parse_report(progress: object, adapters: object, *, tuning: bool = False) -> PodReport:
     """A report from two decoded answers; None is a question that the server does not know.
+
+    ``tuning``: the pod tunes, and its progress is a ``TuneProgress``.
 
     Raises:
         ValueError: an answer has not the shape of the wire models.
     """
     try:
+        if tuning:
+            return PodReport(tune=TuneProgress.model_validate(progress) if progress is not None else None)
         return PodReport(
             progress=LoadProgress.model_validate(progress) if progress is not None else None,
             adapters=ObservedAdapters.model_validate(adapters) if adapters is not None else None,
@@ -97,6 +102,8 @@ class HttpPodReader:
                 timeout=aiohttp.ClientTimeout(total=LIMIT_SECONDS), cookie_jar=aiohttp.DummyCookieJar()
             )
         try:
+            if of_job(pod):
+                return parse_report(await self._get(f"{base}{PROGRESS_PATH}"), None, tuning=True)
             progress, adapters = await asyncio.gather(
                 self._get(f"{base}{PROGRESS_PATH}"), self._get(f"{base}{ADAPTERS_PATH}")
             )

@@ -134,6 +134,10 @@ class World:
 
         return await eventually(check, lambda: self._explain(name))
 
+    async def until(self, check: Callable[[], Awaitable[Answer | None]]) -> Answer:
+        """Ask until the answer is true, and give it."""
+        return await eventually(check)
+
     async def gone(self, name: str = "w") -> None:
         """Wait until a Workspace has left."""
 

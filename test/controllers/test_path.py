@@ -59,7 +59,7 @@ async def test_a_ready_workspace_is_left_in_peace(world: Any) -> None:
         await mgr.elected.wait()
         # The markers come after everything that the restart found: they pass through the same queues.
         await world.create(name="marker", tuning=_tuning())
-        await world.becomes("WorkspaceReady", "False", "TuningNotSupported", name="marker")
+        await world.becomes("WorkspaceReady", "False", "PlaceholderInSpec", name="marker")
 
     assert await _versions(world) == before
 
@@ -223,7 +223,7 @@ def _tuning() -> dict[str, Any]:
         "preset": {"name": "phi-3-mini-4k-instruct"},
         "method": "qlora",
         "input": {"urls": ["https://example.com/data.parquet"]},
-        "output": {"image": "example.com/tuned:1", "imagePushSecret": "push"},
+        "output": {"image": "REPO_HERE.example.com/tuned:1", "imagePushSecret": "push"},
     }
 
 

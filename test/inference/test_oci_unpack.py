@@ -134,7 +134,11 @@ def test_a_header_that_claims_gigabytes_is_not_read(tmp_path):
         unpack(tmp_path, info.tobuf(tarfile.GNU_FORMAT))
 
 
-@pytest.mark.parametrize("layer", [b"", b"\x1f\x8b", b"no archive at all" * 100, gzip.compress(b"x" * 700)[:-4]])
+@pytest.mark.parametrize(
+    "layer",
+    [b"", b"\x1f\x8b", b"no archive at all" * 100, gzip.compress(b"x" * 700)[:-4]],
+    ids=["empty", "a beginning", "text", "cut"],
+)
 def test_a_damaged_archive_is_a_bad_artifact(tmp_path, layer):
     """Whatever is no archive ends in our own error, or in nothing where it is empty."""
     try:

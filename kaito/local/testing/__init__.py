@@ -2,7 +2,8 @@
 
 In: an API server of another process, or none: then one runs in this event loop, with the controllers of
 Kubernetes, so that a loop in virtual time makes hours cost nothing. Out: a cluster with our CRDs, an empty cloud,
-nodes that join, pods that become ready, and operators to start and to kill.
+nodes that join, pods that become ready, and operators to start and to kill. ``stub`` and what goes with it are
+processes for pods that cost next to nothing.
 """
 
 from kaito.local.testing.hardware import Hardware as Hardware
