@@ -212,6 +212,9 @@ def _rank(sku: Sku, layout: Layout, price: Price | None, *, spot: bool) -> tuple
 
 def _living(obs: Observation) -> list[Obj]:
     """Machines of this Workspace, those that stay first; without what a deleted namesake leaves behind."""
+    staying = [item for item in obs.machines if not is_leaving(item)]
+    if len(staying) == len(obs.machines):
+        return sorted(staying, key=lambda item: str(item["metadata"]["name"]))  # and no names are made up
     own = {machine_name(obs.namespace, obs.name, obs.uid, index) for index in range(_MOST)}
     found = [item for item in obs.machines if not is_leaving(item) or item["metadata"]["name"] in own]
     return sorted(found, key=lambda item: (is_leaving(item), str(item["metadata"]["name"])))

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.timeout(7200 if SOAK else 240)
 Json = dict[str, Any]
 Step = tuple[str, str, int, float]
 
-_EXAMPLES = {"virtual": int(os.environ.get("HIST", "300")) if SOAK else 4, "embedded": 12, "real": 12}
+_EXAMPLES = {"virtual": 100 if SOAK else 4, "embedded": 12, "real": 12}
 _STEPS = 24 if SOAK else 10
 NAMES = st.sampled_from(["a", "b"])
 ACTIONS = [

@@ -24,6 +24,7 @@ from manager.types import Obj
 
 _WATCH_SECONDS = 600
 _ADDRESSES = 250
+_HEARTBEAT_SECONDS = 10.0
 
 
 class Hardware:
@@ -42,6 +43,7 @@ class Hardware:
         self._numbers = itertools.count(1)
         self.sick: dict[str, Obj] = {}
         self.lost: set[str] = set()
+        self._nodes: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Hardware sick={len(self.sick)} lost={len(self.lost)}>"
@@ -53,6 +55,7 @@ class Hardware:
         name = str(instance["nodeName"])
         if instance["state"] == "Gone":
             self.lost.discard(name)
+            self._nodes.discard(name)
             await self._unless_absent(self._client.delete(NODES, name))
         if instance["state"] != "Running":
             return
@@ -61,6 +64,14 @@ class Hardware:
         spec = {"taints": wanted["taints"], "providerID": instance["providerID"]}
         await self._client.create(NODES, {"metadata": {"name": name, "labels": labels}, "spec": spec})
         await self._report_node(name, "True", wanted.get("capacity") or {})
+        self._nodes.add(name)
+
+    async def beat(self) -> None:
+        """Heartbeats of all nodes that are not lost, until cancelled: for clusters that mark silent ones."""
+        while True:
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+            for name in self._nodes - self.lost:
+                await self._report_node(name, "True")
 
     async def lose(self, node: str) -> None:
         """The node goes silent; who looks after nodes says so."""

@@ -196,6 +196,7 @@ class Operators:
             Exception: what an operator raised that was not killed.
         """
         shift = Shift()
+        shift.begin()
         async with asyncio.TaskGroup() as group:
             work = group.create_task(self._relieve(shift), name="operators")
             try:
@@ -205,7 +206,7 @@ class Operators:
 
     async def _relieve(self, shift: Shift) -> None:
         while True:
-            life = shift.begin()
+            life = shift.lives[-1]
             run = asyncio.create_task(self.manager(life).run(asyncio.Event()), name="operator")
             over = asyncio.create_task(life.over.wait(), name="death")
             try:
@@ -217,6 +218,7 @@ class Operators:
                 life.over.set()
                 over.cancel()
                 self._kill(run)
+            shift.begin()
 
     async def bury(self) -> None:
         """What is left of the dead has ended, and their connections are closed."""

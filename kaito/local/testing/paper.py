@@ -128,6 +128,8 @@ async def paper_cluster(
         hardware = Hardware(client, clock, namespace)
         cloud.on_change = hardware.instance_changed
         await stack.enter_async_context(background(hardware.run(), "hardware"))
+        if not virtual:
+            await stack.enter_async_context(background(hardware.beat(), "heartbeats"))
         chosen = settings or WorkspaceSettings(registry="example.com/kaito", clock=clock, pod_reader=hardware)
         operators = Operators(config, cloud.url, token, clock, poll=1.0 if virtual else 0.05, settings=chosen)
         stack.push_async_callback(operators.bury)

@@ -46,6 +46,8 @@ async def snapshot(paper: Paper, name: str) -> dict[str, Any]:
     for resource in _NAMED:
         items = (await paper.client.list(resource, paper.namespace)).items
         kept = [item for item in items if item["metadata"]["name"] not in _NOT_OURS]
+        if kept and resource is PODS:
+            found["placed"] = sorted(str(item["spec"].get("nodeName")) for item in kept)
         if kept:
             found[resource.plural] = sorted(map(_pod if resource is PODS else _child, kept), key=json.dumps)
     made = await of_all_kinds(paper)
@@ -123,7 +125,7 @@ def _pod(obj: Obj) -> dict[str, Any]:
     containers = [(item["name"], item.get("image"), item.get("command")) for item in obj["spec"]["containers"]]
     return {
         "labels": labels,
-        "node": obj["spec"].get("nodeName"),
+        "bound": bool(obj["spec"].get("nodeName")),  # which one takes which node is chance
         "containers": containers,
         "ready": ready,
         "leaving": bool(obj["metadata"].get("deletionTimestamp")),
