@@ -90,16 +90,12 @@ async def chat(request: web.Request, shim: Shim) -> web.StreamResponse:
     if prepared.warnings:
         headers["Warning"] = f'299 kaito "ignored: {", ".join(prepared.warnings)}"'
     with shim.gate.admit(), shim.adapters.choose(body.adapter) as adapter:
-        pieces = engine.generate(
-            prepared.tokens,
-            prepared.sampling,
-            f"chat-{uuid.uuid4().hex}",
-            stream=bool(body.stream),
-            adapter=adapter,
-        )
+        request_id = f"chat-{uuid.uuid4().hex}"
         if body.stream:
-            events = _events(pieces, prepared)
-            return await send_stream(request, shim, events, failed=_failed, seconds=seconds, headers=headers)
+            events = Events(prepared)
+            pushed = engine.push(prepared.tokens, prepared.sampling, request_id, events.of, adapter=adapter)
+            return await send_stream(request, shim, pushed, failed=_failed, seconds=seconds, headers=headers)
+        pieces = engine.generate(prepared.tokens, prepared.sampling, request_id, adapter=adapter)
         text, tokens = await in_time(shim, seconds, _whole(pieces))
     headers["X-Kaito-Completion-Tokens"] = str(tokens)
     return json_reply({"Result": prepared.echo + (tidy(text) if prepared.tidy else text)}, headers=headers)
@@ -114,19 +110,26 @@ async def _whole(pieces: AsyncGenerator[Piece, None]) -> tuple[str, int]:
     return text, tokens
 
 
-async def _events(pieces: AsyncGenerator[Piece, None], prepared: Prepared) -> AsyncGenerator[bytes, None]:
-    """Each event's `Result` is the next part of what `Result` would be without streaming."""
-    tokens, reason = 0, None
-    echo = _event({"Result": prepared.echo}) if prepared.echo else b""
-    async with aclosing(pieces) as stream:
-        async for piece in stream:
-            tokens += piece.tokens
-            reason = piece.finish_reason or reason
-            if piece.text:
-                yield echo + _event({"Result": piece.text})
-                echo = b""
-    usage = {"prompt_tokens": len(prepared.tokens), "completion_tokens": tokens}
-    yield echo + _event({"Result": "", "finish_reason": reason, "usage": usage}) + b"data: [DONE]\n\n"
+class Events:
+    """The events of one answer: each `Result` is the next part of what `Result` would be without streaming."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prompt_tokens = len(prepared.tokens)
+        self._tokens = 0
+        self._before = _event({"Result": prepared.echo}) if prepared.echo else b""
+
+    def of(self, piece: Piece) -> bytes:
+        """The event of a piece; none for one without text that is not the last."""
+        self._tokens += piece.tokens
+        data = b""
+        if piece.text:
+            data = b'%bdata: {"Result":%b}\n\n' % (self._before, orjson.dumps(piece.text))
+            self._before = b""
+        if piece.finish_reason is None:
+            return data
+        usage = {"prompt_tokens": self._prompt_tokens, "completion_tokens": self._tokens}
+        end = _event({"Result": "", "finish_reason": piece.finish_reason, "usage": usage})
+        return b"".join((data, self._before, end, b"data: [DONE]\n\n"))
 
 
 def _failed(_: int, message: str) -> bytes:

@@ -16,8 +16,9 @@ import importlib.util
 import logging
 import multiprocessing
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+import warnings
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,9 @@ from inference_server.protocol import (
     Load,
     Message,
     OpenAI,
+    Outlet,
     Piece,
+    Pushed,
     Sampling,
 )
 from inference_server.settings import ServeSettings
@@ -149,6 +152,8 @@ class VllmEngine:
             logger.debug("engine start failed", exc_info=True)
             raise EngineFailed(_reason(error)) from error
         self._llm = llm
+        # Else each request reads and parses dozens of environment variables anew.
+        importlib.import_module("vllm.envs").enable_envs_cache()
         if self._stopping:
             await self.stop()
             raise EngineFailed("stopped while loading")
@@ -170,6 +175,8 @@ class VllmEngine:
 
         if self._args is None:
             raise EngineFailed("the engine was started without arguments")
+        # vLLM's pooling classes answer through a deprecated class of their web framework.
+        warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
         try:
             return await OpenAiServing.build(llm, self._args, self._adapter_of)
         except Exception as error:  # a parser or a template of the settings that does not fit the model
@@ -262,27 +269,52 @@ class VllmEngine:
         sampling: Sampling,
         request_id: str,
         *,
-        stream: bool,
         adapter: AdapterChoice | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """See the protocol. Closing this iterator, or cancelling its task, aborts the generation in the engine."""
-        from vllm.exceptions import VLLMValidationError
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         llm = self._running()
         lora = self._adapter_of(adapter)
-        try:
-            parameters = _sampling_params(sampling, stream)
+        with self._own_errors():
+            parameters = _sampling_params(sampling, stream=False)
             outputs = llm.generate({"prompt_token_ids": list(prompt)}, parameters, request_id, lora_request=lora)
             async with aclosing(outputs):
                 async for output in outputs:
-                    answer = output.outputs[0]
-                    yield Piece(answer.text, len(answer.token_ids), answer.finish_reason)
+                    yield _piece(output)
+
+    def push(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        request_id: str,
+        event: Callable[[Piece], bytes],
+        *,
+        adapter: AdapterChoice | None = None,
+    ) -> Pushed:
+        """See the protocol."""
+        from inference_server.vllm_push import Push
+
+        def to_bytes(output: Any) -> bytes:
+            return event(_piece(output))
+
+        lora = self._adapter_of(adapter)
+        with self._own_errors():
+            arguments = ({"prompt_token_ids": list(prompt)}, _sampling_params(sampling, stream=True), request_id)
+        push = Push(self._running(), to_bytes, to_bytes, arguments, {"lora_request": lora})
+        return _Translated(push, self._own_errors)
+
+    @contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        """What vLLM raises, as errors of the protocol."""
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            yield
         except EngineDeadError as error:
             raise EngineDead("the inference engine has died") from error
         except (ValueError, VLLMValidationError) as error:
             raise InvalidRequest(_reason(error)) from error
-        except EngineError:
+        except (EngineError, ConnectionError):  # ours; a reader that has gone
             raise
         except Exception as error:
             if self.errored:
@@ -369,13 +401,31 @@ class VllmEngine:
         return facts
 
 
+class _Translated:
+    """A `Pushed` that raises errors of the protocol."""
+
+    def __init__(self, pushed: Pushed, errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self._pushed = pushed
+        self._errors = errors
+
+    async def run(self, outlet: Outlet) -> None:
+        """See the protocol."""
+        with self._errors():
+            await self._pushed.run(outlet)
+
+
+def _piece(output: Any) -> Piece:
+    answer = output.outputs[0]
+    return Piece(answer.text, len(answer.token_ids), answer.finish_reason)
+
+
 def _lora_request(slot: AdapterSlot) -> Any:
     from vllm.lora.request import LoRARequest
 
     return LoRARequest(lora_name=slot.name, lora_int_id=slot.id, lora_path=str(slot.path))
 
 
-def _sampling_params(sampling: Sampling, stream: bool) -> Any:
+def _sampling_params(sampling: Sampling, *, stream: bool) -> Any:
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
     return SamplingParams(

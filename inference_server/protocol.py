@@ -7,7 +7,7 @@ the shim's tests run against a scripted engine, and a change of engine touches o
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -109,16 +109,49 @@ class Whole:
     content_type: str = "application/json"
 
 
+class Outlet(Protocol):
+    """Where the events of one streamed answer go: a connection. One writer at a time."""
+
+    @property
+    def free(self) -> bool:
+        """Whether ``write`` would hand everything on at once. False until the first ``send`` has returned."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send whole events, not none, while ``free``. Never waits."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Send whole events at the reader's pace. Raises ConnectionError if the reader has gone."""
+        ...
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last events and the regular end."""
+        ...
+
+
+class Pushed(Protocol):
+    """A streamed answer that has not begun. It is run at most once."""
+
+    async def run(self, outlet: Outlet) -> None:
+        """Answer, from the first event to the regular end. Cancelling aborts the generation.
+
+        Raises InvalidRequest, EngineDead or, for anything else of the engine's, EngineError; and ConnectionError
+        if the reader has gone. Whatever it raises, the generation is over.
+        """
+        ...
+
+
 class OpenAI(Protocol):
     """The engine's own implementation of the OpenAI API, without a socket."""
 
     async def answer(
         self, path: str, body: Any, *, adapter: AdapterChoice | None = None, request_id: str | None = None
-    ) -> Whole | AsyncGenerator[bytes, None]:
+    ) -> Whole | Pushed:
         """The answer to the decoded JSON ``body`` at ``path``; server-sent events if it asks for a stream.
 
-        Closing the stream, or cancelling the task, aborts the generation. A refusal is a `Whole` in OpenAI's
-        shape; raises EngineDead or, for a failure that is not the request's, EngineError.
+        Cancelling the task aborts the generation. A refusal is a `Whole` in OpenAI's shape; raises EngineDead or,
+        for a failure that is not the request's, EngineError.
         """
         ...
 
@@ -179,12 +212,26 @@ class Engine(Protocol):
         sampling: Sampling,
         request_id: str,
         *,
-        stream: bool,
         adapter: AdapterChoice | None = None,
     ) -> AsyncGenerator[Piece, None]:
-        """Answer in pieces, or in one piece if not ``stream``. Closing the iterator aborts the generation.
+        """Answer, as a rule in one piece. Closing the iterator aborts the generation.
 
         ``adapter`` None is the base model, as is a choice without a slot. A slot that is not loaded is refused
         (AdapterRefused). Raises InvalidRequest, EngineDead or, for anything else, EngineError.
+        """
+        ...
+
+    def push(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        request_id: str,
+        event: Callable[[Piece], bytes],
+        *,
+        adapter: AdapterChoice | None = None,
+    ) -> Pushed:
+        """The same in many pieces, as soon as they are made. ``event`` makes bytes of a piece, or none.
+
+        Pieces that the reader does not take are merged.
         """
         ...

@@ -35,6 +35,7 @@ logger = logging.getLogger("kaito.inference_server.server")
 
 _WATCH_SECONDS = 1.0
 _LINGER_SECONDS = 2.0  # for the rest of a body that was refused
+_COLLECT = (10_000, 20, 20)  # objects, then generations; by default a token's objects are enough for a collection
 _CLOSE_SECONDS = 1.0  # for connections after the drain, whose time is over
 
 
@@ -102,6 +103,8 @@ async def serve(
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=_CLOSE_SECONDS,
+        # Also the limit for a request's head, which aiohttp counts from the connection's start or its last answer.
+        keepalive_timeout=settings.idle_seconds,
         lingering_time=_LINGER_SECONDS,
     )
     await runner.setup()
@@ -148,6 +151,7 @@ def _quiet_collector() -> None:
     """What loading left behind lives as long as the process: the collector need not look through it again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_COLLECT)
 
 
 async def _watch_engine(shim: Shim) -> None:

@@ -82,6 +82,7 @@ class ServeSettings:
     rate_limit: bool = True
     request_seconds: float = 0.0  # for one answer; 0: no limit
     body_seconds: float = 30.0  # for a request's body to arrive
+    idle_seconds: float = 75.0  # for a connection's next request to arrive, its head complete
     stall_seconds: float = 60.0  # for a reader of a stream to take the next part
     hang_seconds: float = 300.0  # without a step of the engine while requests run; 0: no watchdog
     api_keys: frozenset[str] = field(default=frozenset(), repr=False)

@@ -1,12 +1,15 @@
-"""Two repairs that vLLM's CPU build needs, loaded by vLLM into each of its processes.
+"""Three repairs that vLLM's CPU build needs, loaded by vLLM into each of its processes.
 
 In: nothing; vLLM calls ``register`` through the entry point group ``vllm.general_plugins``. Out: process state.
 1. AMX: Linux grants a process the tile registers only on request, and the grant is lost on exec. With small
    layers nothing in vLLM asks, and its bfloat16 attention then dies of SIGILL on the first token.
 2. LoRA: "no adapter" is index -1, which the torch kernels take as the last adapter, so that requests to the
    base model silently answer with somebody's adapter when both share a batch.
-Both do nothing on a GPU or another processor. Drop 1 when vLLM asks itself; drop 2 when its pull requests 48421
-or 49656 are in the pinned release. A third guard keeps an engine process from outliving its server.
+3. Seeds: a prompt that is read in several steps has its random state set back after each, by an offset that a
+   CPU generator of torch does not have; one seeded request whose prompt shares a step ends the engine.
+None does anything on a GPU. Drop 1 when vLLM asks itself, 2 when its pull requests 48421 or 49656 are in the
+pinned release, 3 when `_bookkeeping_sync` asks no CPU generator for its offset. A guard beside them keeps an
+engine process from outliving its server.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ logger = logging.getLogger("kaito.inference_server.vllm_plugin")
 _SYS_ARCH_PRCTL = 158  # x86-64
 _ARCH_REQ_XCOMP_PERM = 0x1023
 _XFEATURE_XTILEDATA = 18
+_REWINDABLE = "RewindableGenerator"
 _PATCHED = "_kaito_masks_missing_adapters"
 
 
@@ -38,6 +42,10 @@ def register() -> None:
     except Exception:
         # Another release of vLLM may have moved these names; the base model works without the mask.
         logger.warning("LoRA mask not installed", exc_info=True)
+    try:
+        _rewindable_generators()
+    except Exception:
+        logger.warning("random generators not repaired", exc_info=True)
     die_with_parent()
 
 
@@ -79,6 +87,30 @@ def masked_shrink(shrink: Any) -> Any:
         output_tensor.masked_fill_((lora_indices_tensor < 0).unsqueeze(1), 0)
 
     return bgmv_shrink
+
+
+def _rewindable_generators() -> None:
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    import torch
+
+    if torch.Generator.__name__ != _REWINDABLE:
+        torch.Generator = rewindable(torch.Generator)
+
+
+def rewindable(generator: Any) -> Any:
+    """The class of CPU generators with an offset that can be set, which means: back to the seed.
+
+    vLLM sets back only what was drawn while the prompt was still being read: the seed is where it was before. (A
+    request that is preempted and read again draws anew from its seed, where on a GPU it would go on.)
+    """
+
+    def set_offset(self: Any, _: int) -> None:
+        self.manual_seed(self.initial_seed())
+
+    return type(_REWINDABLE, (generator,), {"get_offset": lambda _: 0, "set_offset": set_offset})
 
 
 def die_with_parent() -> None:

@@ -27,20 +27,22 @@ from vllm.entrypoints.pooling.scoring.protocol import RerankRequest, ScoreReques
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
-from vllm.exceptions import VLLMError
+from vllm.exceptions import GenerationError, VLLMError
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from inference_server import vllm_plain
 from inference_server.adapters.model import AdapterChoice
-from inference_server.protocol import EngineDead, EngineError, Whole
+from inference_server.protocol import EngineDead, EngineError, InvalidRequest, Outlet, Pushed, Whole
 from inference_server.replies import openai_error
+from inference_server.streams import Parts
+from inference_server.vllm_plain import Plain
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 logger = logging.getLogger("kaito.inference_server.vllm_serving")
 
-Answer = Whole | AsyncGenerator[bytes, None]
 LoraOf = Callable[[AdapterChoice], LoRARequest | None]
 
 _chosen: ContextVar[AdapterChoice | None] = ContextVar("kaito_adapter", default=None)
@@ -58,6 +60,9 @@ _TABLE: dict[str, tuple[Any, str, str, str]] = {
     "/score": (ScoreRequest, "serving_scores", "__call__", "scores"),
     "/rerank": (RerankRequest, "serving_scores", "__call__", "scores"),
 }
+
+
+_CONSTRAINTS = ("structured_outputs", "response_format", "tools")
 
 
 class _OneAdapter(Mapping[str, LoRARequest]):
@@ -102,37 +107,72 @@ class OpenAiServing:
         """Make vLLM's classes for what this model can do."""
         state = SimpleNamespace()
         await init_app_state(llm, state, args, await llm.get_supported_tasks())
+        vllm_plain.install(
+            llm, getattr(state, "openai_serving_chat", None), getattr(state, "openai_serving_completion", None)
+        )
         return cls(state, lora_of)
 
     async def answer(
         self, path: str, body: Any, *, adapter: AdapterChoice | None = None, request_id: str | None = None
-    ) -> Answer:
+    ) -> Whole | Pushed:
         """See the protocol."""
         _, name, method, what = _TABLE[path]
         serving = getattr(self._state, name, None)
         if serving is None:
             names = self._state.openai_serving_models.base_model_paths
             return _refusal(400, f"the model {names[0].name!r} has no {what}; serve a model that does")
-        token = _chosen.set(adapter)
         headers = {} if request_id is None else {"X-Request-Id": request_id}
         try:
             request = self._adapters[path].validate_python(body)
+        except ValidationError as error:
+            return _invalid(error)
+        except Exception as error:
+            # vLLM's validators look into the raw body, and raise whatever that leads to. Nothing but the body can
+            # be the reason.
+            return _not_understood(path, error)
+        token = _chosen.set(adapter)
+        try:
             made = await getattr(serving, method)(
                 request, SimpleNamespace(headers=headers, state=SimpleNamespace())
             )
-        except ValidationError as error:
-            return _invalid(error)
-        except Exception as error:  # vLLM's validators raise other things than their framework's errors, too
-            return _failure(path, error)
+        except Exception as error:
+            return _failure(path, body, error)
         finally:
             _chosen.reset(token)
         if isinstance(made, ErrorResponse):
             return Whole(made.error.code, made.model_dump_json().encode())
+        if isinstance(made, Plain):
+            return _Answered(made, path, body)
         if hasattr(made, "__aiter__"):
-            return _encoded(made)
+            return Parts(_encoded(made))
         if hasattr(made, "model_dump_json"):
             return Whole(200, made.model_dump_json().encode())
         return await _response(made)
+
+
+class _Answered:
+    """A `Plain` stream whose failures are those of the protocol."""
+
+    def __init__(self, plain: Plain, path: str, body: Any) -> None:
+        self._plain = plain
+        self._path = path
+        self._body = body
+
+    async def run(self, outlet: Outlet) -> None:
+        """See the protocol."""
+        try:
+            await self._plain.run(outlet)
+        except (EngineError, ConnectionError):  # ours; a reader that has gone
+            raise
+        except Exception as error:
+            try:
+                refusal = _failure(self._path, self._body, error)
+            except EngineError:
+                raise
+            except Exception as unforeseen:
+                raise EngineError(f"generation failed ({type(unforeseen).__name__})") from unforeseen
+            message = orjson.loads(refusal.body)["error"]["message"]
+            raise (InvalidRequest if refusal.status < 500 else EngineError)(message) from error
 
 
 async def _encoded(parts: AsyncGenerator[str, None]) -> AsyncGenerator[bytes, None]:
@@ -152,10 +192,15 @@ async def _response(made: Any) -> Whole:
     return Whole(made.status_code, body, (made.media_type or "application/octet-stream").partition(";")[0])
 
 
-def _failure(path: str, error: Exception) -> Whole:
+def _failure(path: str, body: Any, error: Exception) -> Whole:
     """vLLM's own words and status for a refusal. Raises EngineDead or EngineError for others."""
     if isinstance(error, EngineDeadError):
         raise EngineDead("the inference engine has died") from error
+    if isinstance(error, GenerationError) and any(body.get(name) for name in _CONSTRAINTS):
+        # vLLM ends a sequence whose grammar accepts no token that is left, and calls that an internal error.
+        return _refusal(
+            400, f"no token fits all constraints of the request ({', '.join(_CONSTRAINTS)} and others)"
+        )
     if isinstance(error, EngineGenerateError):
         cause = error.__cause__
         if not isinstance(cause, ValueError | TypeError | OverflowError):
@@ -163,11 +208,16 @@ def _failure(path: str, error: Exception) -> Whole:
         error = cause  # found by the engine's front half while it read the request
     answer = create_error_response(error)
     if answer.error.code >= 500 and not isinstance(error, VLLMError | NotImplementedError):
-        # Nothing was generated yet: the body led vLLM's reading of it into a place that nobody foresaw.
-        logger.warning("request not understood path=%s error=%s", path, type(error).__name__)
-        logger.debug("request not understood", exc_info=error)
-        return _refusal(400, f"the request cannot be processed ({type(error).__name__}); check its fields")
+        # vLLM names every error of a request that it foresees. This may be a strange body or a fault of the
+        # server; to call it the client's would hide the second.
+        raise error
     return Whole(answer.error.code, answer.model_dump_json().encode())
+
+
+def _not_understood(path: str, error: Exception) -> Whole:
+    logger.warning("request not understood path=%s error=%s", path, type(error).__name__)
+    logger.debug("request not understood", exc_info=error)
+    return _refusal(400, f"the request cannot be processed ({type(error).__name__}); check its fields")
 
 
 def _invalid(error: ValidationError) -> Whole:

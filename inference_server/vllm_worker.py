@@ -10,13 +10,23 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
 from inference_server.engine import is_cpu_build, require_engine
-from inference_server.protocol import EngineError, EngineFailed, EngineInfo, Load, Message, OpenAI, Piece, Sampling
+from inference_server.protocol import (
+    EngineError,
+    EngineFailed,
+    EngineInfo,
+    Load,
+    Message,
+    OpenAI,
+    Piece,
+    Pushed,
+    Sampling,
+)
 from inference_server.settings import ServeSettings
 from inference_server.threads import in_thread
 
@@ -117,12 +127,23 @@ class VllmWorker:
         sampling: Sampling,
         request_id: str,
         *,
-        stream: bool,
         adapter: AdapterChoice | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """Not here."""
         raise self._elsewhere()
         yield
+
+    def push(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        request_id: str,
+        event: Callable[[Piece], bytes],
+        *,
+        adapter: AdapterChoice | None = None,
+    ) -> Pushed:
+        """Not here."""
+        raise self._elsewhere()
 
     def _elsewhere(self) -> EngineError:
         return EngineError(f"this node only computes; {self._settings.parallel.leader} answers")

@@ -38,6 +38,8 @@ from manager.resources import DEPLOYMENTS, NODES, PODS, SERVICES
 from manager.store import Store
 from manager.types import Obj, Request, Resource
 
+_RARELY = 20  # times more seldom is a kind looked for that is not made
+
 
 def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     """Add the controller that turns Workspaces into Machines (or NodeClaims) and workloads."""
@@ -104,7 +106,8 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
             requests=requests_of(of_machine),
             made=made,
             workspaces=stores.workspaces,
-            poll=settings.crd_poll,
+            # The other kind wakes nothing but deletions, which look for what is left by themselves.
+            poll=settings.crd_poll * (1 if kind == node_api.resource else _RARELY),
         )
         mgr.add(late.run, name=f"late-{kind.plural}")
 

@@ -80,6 +80,9 @@ def serve(
         float, typer.Option(min=0, help="Seconds for one answer; a client can ask for less (X-Request-Timeout).")
     ] = 0.0,
     body_timeout: Annotated[float, typer.Option(min=0, help="Seconds for a body to arrive.")] = 30.0,
+    idle_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds for a connection's next request to arrive, headers complete.")
+    ] = 75.0,
     stall_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds after which a stream that nobody reads is cut off.")
     ] = 60.0,
@@ -175,6 +178,7 @@ def serve(
             rate_limit=not disable_rate_limit,
             request_seconds=request_timeout,
             body_seconds=body_timeout,
+            idle_seconds=idle_timeout,
             stall_seconds=stall_timeout,
             hang_seconds=hang_timeout,
             api_keys=read_api_keys(api_key_file, os.environ.pop("KAITO_API_KEY", None)),

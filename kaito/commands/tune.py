@@ -32,12 +32,13 @@ def tune(
         Path | None,
         typer.Option("--file", "-f", help="training_config.yaml.", show_default="the method's template"),
     ] = None,
-    method: Annotated[str, typer.Option(help="lora or qlora.  [default: what the file's bits say]")] = "",
+    method: Annotated[str, typer.Option(help="lora or qlora.", show_default="what the file's bits say")] = "",
     model: Annotated[
-        str, typer.Option(help="Folder with the base model, or a name on the model hub.  [default: the file's]")
+        str,
+        typer.Option(help="Folder with the base model, or a name on the model hub.", show_default="the file's"),
     ] = "",
     revision: Annotated[str, typer.Option(help="Revision of a model on the hub.")] = "",
-    base_name: Annotated[str, typer.Option(help="What the adapter calls its base.  [default: --model]")] = "",
+    base_name: Annotated[str, typer.Option(help="What the adapter calls its base.", show_default="--model")] = "",
     data_url: Annotated[
         list[str] | None, typer.Option(help="Address of a file of the dataset; may be repeated.")
     ] = None,
@@ -51,7 +52,7 @@ def tune(
         bool, typer.Option("--allow-private-dataset-urls", help="Download from private addresses too.")
     ] = False,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Where the adapter goes.  [default: the file's, or /mnt/results]")
+        Path | None, typer.Option(help="Where the adapter goes.", show_default="the file's, or /mnt/results")
     ] = None,
     output_image: Annotated[str, typer.Option(help="Image to push the adapter as: registry/repository:tag.")] = "",
     output_base_image: Annotated[

@@ -24,6 +24,7 @@ from controllers.workspace.nodeapi import api_of
 from controllers.workspace.observe import observe
 from controllers.workspace.pace import asking
 from controllers.workspace.podreader import LIMIT_SECONDS, HttpPodReader, PodReader, parse_report
+from controllers.workspace.tuning.runs import of_job
 from kaito.explain.stores import Lists, stores_of
 from manager.client import Client
 from manager.errors import ApiError, ConnectionFailed, Forbidden, NotFound
@@ -144,6 +145,8 @@ async def _through_the_server(client: Client, pod: Obj) -> PodReport:
 
     try:
         async with asyncio.timeout(_PROXY_SECONDS):
+            if of_job(pod):
+                return parse_report(await get(PROGRESS_PATH), None, tuning=True)
             progress, adapters = await asyncio.gather(get(PROGRESS_PATH), get(ADAPTERS_PATH))
         if progress is None and adapters is None:
             return PodReport(failed="the API server passes nothing on to it")

@@ -23,6 +23,7 @@ from manager.resources import (
     CONFIGMAPS,
     CONTROLLERREVISIONS,
     DEPLOYMENTS,
+    JOBS,
     NODES,
     PODS,
     SERVICES,
@@ -96,6 +97,7 @@ def stores_of(lists: Lists, made_of: Iterable[Resource]) -> Stores:
     """The stores, not filled yet. ``made_of``: the kinds that become nodes, as far as they are served."""
     children = ChildStores(
         statefulsets=lists.store(STATEFULSETS),
+        jobs=lists.store(JOBS),
         services=lists.store(SERVICES),
         configmaps=lists.store(CONFIGMAPS),
         adapters=lists.store(CONFIGMAPS, labelled=True),

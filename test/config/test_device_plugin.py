@@ -48,9 +48,10 @@ async def test_it_runs_on_gpu_nodes_alone(cluster: Any, namespace: str) -> None:
     """On a cluster with Kubernetes' controllers: a pod for each kind of GPU node, none for the others."""
     labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
     gpu_taint = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+    nvidias = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
     nodes: dict[str, tuple[dict[str, str], list[dict[str, str]]]] = {
         f"{namespace}-ours": ({keys.MACHINE_TYPE_LABEL: "gpu"}, [gpu_taint]),
-        f"{namespace}-theirs": ({keys.ACCELERATOR_LABEL: "nvidia"}, [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]),
+        f"{namespace}-theirs": ({keys.ACCELERATOR_LABEL: "nvidia"}, [nvidias]),
         f"{namespace}-plain": ({}, []),
         f"{namespace}-cpu": ({keys.MACHINE_TYPE_LABEL: "cpu"}, []),
         f"{namespace}-other": ({keys.ACCELERATOR_LABEL: "nvidia"}, [{"key": "mine", "effect": "NoSchedule"}]),

@@ -20,10 +20,11 @@ def instructions(path: Path) -> list[tuple[str, str]]:
     return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]  # type: ignore[misc]
 
 
-def test_there_are_two() -> None:
-    """One image for the operator, one for the model server."""
+def test_there_are_three() -> None:
+    """One image for the operator, one for the model server on GPUs, one for it where there is none."""
     assert [path.name for path in FILES] == [
         "Dockerfile.inference",
+        "Dockerfile.inference-cpu",
         "Dockerfile.operator",
     ]
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -28,12 +28,14 @@ from inference_server.protocol import (
     Load,
     Message,
     Piece,
+    Pushed,
     Sampling,
     Whole,
 )
 from inference_server.server import make_shim
 from inference_server.settings import ServeSettings
 from inference_server.shim import Shim
+from inference_server.streams import Parts
 from inference_server.testing.served import Served
 from kaito.local.registry.server import make_registry
 from kaito.local.registry.storage import Storage
@@ -75,12 +77,13 @@ class ScriptedEngine:
 
     async def answer(
         self, path: str, body: dict, *, adapter: AdapterChoice | None = None, request_id: str | None = None
-    ) -> Whole | AsyncGenerator[bytes, None]:
+    ) -> Whole | Pushed:
         """OpenAI's API as far as the shim sees it: a whole body, or parts."""
         self.openai_calls.append((path, body, adapter.name if adapter else ""))
-        pieces = self.generate([], Sampling(max_tokens=9), request_id or "", stream=bool(body.get("stream")))
+        sampling = Sampling(max_tokens=9)
         if body.get("stream"):
-            return (b"data: " + piece.text.encode() + b"\n\n" async for piece in pieces)
+            return self.push([], sampling, "", lambda piece: b"data: " + piece.text.encode() + b"\n\n")
+        pieces = self.generate([], sampling, request_id or "")
         return Whole(200, b"".join([piece.text.encode() async for piece in pieces]))
 
     async def start(self, model: Path | None = None) -> EngineInfo:
@@ -112,14 +115,31 @@ class ScriptedEngine:
     async def unload_adapter(self, name: str) -> None:
         self.adapters.pop(name, None)
 
-    async def generate(
+    def push(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        request_id: str,
+        event: Callable[[Piece], bytes],
+        *,
+        adapter: AdapterChoice | None = None,
+    ) -> Pushed:
+        return Parts(
+            part async for piece in self._pieces(prompt, sampling, True, adapter) if (part := event(piece))
+        )
+
+    def generate(
         self,
         prompt: Sequence[int],
         sampling: Sampling,
         request_id: str,
         *,
-        stream: bool,
         adapter: AdapterChoice | None = None,
+    ) -> AsyncGenerator[Piece, None]:
+        return self._pieces(prompt, sampling, False, adapter)
+
+    async def _pieces(
+        self, prompt: Sequence[int], sampling: Sampling, stream: bool, adapter: AdapterChoice | None
     ) -> AsyncGenerator[Piece, None]:
         self.calls.append((list(prompt), sampling))
         self.answered_with.append(adapter.slot if adapter else None)

@@ -12,8 +12,10 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
+from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
 from api.adapters import AdapterState, WantedAdapter
@@ -25,14 +27,18 @@ from inference_server.adapters.manager import AdapterManager, Pace
 from inference_server.adapters.model import AdapterChoice, AdapterSlot
 from inference_server.adapters.setup import make_manager
 from inference_server.adapters.slots import Slots
+from inference_server.app import make_app
 from inference_server.engine import VllmEngine, prepare_environment
 from inference_server.oci.client import new_session
-from inference_server.protocol import AdapterRefused, Message, Sampling, UnknownAdapter
+from inference_server.protocol import AdapterRefused, EngineFailed, Message, Sampling, UnknownAdapter
+from inference_server.server import make_shim
 from inference_server.settings import ServeSettings
 from inference_server.sources.setup import fetch_model
 from inference_server.sources.store import Held
 from inference_server.testing.adapters import linear_shapes, write_adapter
 from inference_server.testing.images import archive, artifact, files_of, image
+from inference_server.testing.served import Served
+from inference_server.vllm_arguments import choose, parse
 
 pytestmark = [
     pytest.mark.engine,
@@ -97,9 +103,7 @@ async def engine(folder, foreign_registry) -> AsyncIterator[VllmEngine]:
 async def answer(engine: VllmEngine, prompt: str, choice: AdapterChoice | None, sampling=GREEDY) -> str:
     tokens = engine.encode_chat([Message("user", prompt)])
     text = ""
-    async with aclosing(
-        engine.generate(tokens, sampling, f"r{next(_numbers)}", stream=True, adapter=choice)
-    ) as pieces:
+    async with aclosing(engine.generate(tokens, sampling, f"r{next(_numbers)}", adapter=choice)) as pieces:
         async for piece in pieces:
             text += piece.text
     return text
@@ -265,6 +269,64 @@ async def test_a_swap_under_load_drops_and_mixes_no_answer(engine, manager, adap
     assert not engine.errored
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(engine, manager) -> AsyncIterator[TestClient]:
+    """The HTTP application over the engine and its adapters."""
+    shim = make_shim(
+        ServeSettings(model=str(MODEL), served_model_name="base"), engine, registry=CollectorRegistry()
+    )
+    shim.adapters = manager
+    shim.gate.slots = 32
+    async with TestClient(TestServer(make_app(shim))) as made:
+        yield made
+
+
+async def text_of(client: TestClient, path: str, model: str, *, stream: bool) -> str:
+    """The answer of one adapter, whose name must be the answer's model."""
+    body = {"model": model, "stream": stream, "temperature": 0, "max_tokens": 12, "ignore_eos": True}
+    body |= {"messages": [{"role": "user", "content": PROMPT}]} if "chat" in path else {"prompt": PROMPT}
+    async with client.post(path, json=body) as reply:
+        assert reply.status == 200, await reply.text()
+        raw = await reply.text()
+    lines = [line[6:] for line in raw.splitlines() if line.startswith("data: {")] if stream else [raw]
+    answers = [json.loads(line) for line in lines]
+    assert {answer["model"] for answer in answers} == {model}
+    choices = [choice for answer in answers for choice in answer["choices"]]
+    if "chat" not in path:
+        return "".join(choice["text"] for choice in choices)
+    return "".join(choice["delta" if stream else "message"]["content"] for choice in choices)
+
+
+async def test_openai_clients_choose_an_adapter_by_its_name(engine, manager, client):
+    """`model` picks the base model or an adapter on both routes, streamed or whole; the list has their parents."""
+    async with client.get("/v1/models") as reply:
+        models = {item["id"]: item["parent"] for item in (await reply.json())["data"]}
+    assert {name: models[name] for name in ("a", "b")} == dict.fromkeys(("a", "b"), next(iter(models)))
+    base = next(iter(models))
+    expected = {}
+    for name in ("a", "b"):
+        with manager.choose(name) as choice:
+            expected[name] = await answer(engine, PROMPT, choice)
+    expected[base] = await answer(engine, PROMPT, None)
+    assert len(set(expected.values())) == 3
+
+    asked = [(name, stream) for name in expected for stream in (False, True)]
+    chats = await asyncio.gather(*(text_of(client, "/v1/chat/completions", n, stream=s) for n, s in asked))
+    assert dict(zip(asked, chats, strict=True)) == {(name, stream): expected[name] for name, stream in asked}
+    texts = await asyncio.gather(*(text_of(client, "/v1/completions", n, stream=s) for n, s in asked))
+    assert len(set(texts)) == 3
+    assert texts[::2] == texts[1::2]
+    async with client.post("/v1/chat/completions", json={"model": "c", "messages": []}) as reply:
+        assert (reply.status, "served are" in (await reply.json())["error"]["message"]) == (404, True)
+
+
+async def test_an_unknown_engine_option_names_the_nearest(engine):
+    """A slip in the configuration file's engine options is an error that suggests what was meant."""
+    settings = ServeSettings(model=str(MODEL), engine_options={"max_modle_len": 512})
+    with pytest.raises(EngineFailed, match="did you mean 'max_model_len'"):
+        parse(choose(settings, cpu=True))
+
+
 async def test_a_broken_adapter_leaves_the_old_set_serving_and_says_why(
     engine, manager, adapters, folder, tmp_path
 ):
@@ -319,3 +381,76 @@ async def test_what_the_engine_refuses_does_not_end_it(engine, folder):
         await engine.load_adapter(AdapterSlot(901, "odd#901", folder / "odd", 4))
     assert await answer(engine, PROMPT, None)
     assert not engine.errored
+
+
+# ------------------------------------------------------------------ a process of its own, after a restart
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def life_before(engine, adapters, folder) -> dict[str, str]:
+    """What a server answered whose adapters were in force when it ended. It leaves its cache behind."""
+    settings = ServeSettings(
+        model=str(MODEL), adapters=folder / "ws.json", max_lora_rank=32, cache=folder / "ws", identity="ws"
+    )
+    write_list(folder / "ws.json", "1", a=(adapters["a"], 1.0), b=(adapters["b"], 0.5))
+    manager = make_manager(engine, settings, registry=CollectorRegistry())
+    assert manager is not None
+    await manager.start()
+    answers = {}
+    for name in ("a", "b", ""):
+        with manager.choose(name) as choice:
+            answers[name] = await answer(engine, PROMPT, choice)
+    await manager.stop()
+    for name in list(engine._adapters):
+        await engine.unload_adapter(name)
+    return answers
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def restarted(life_before, folder) -> AsyncIterator[Served]:
+    """`kaito serve` on that cache, with a list whose newest adapter is nowhere."""
+    write_list(folder / "ws.json", "2", a=(folder / "nowhere", 1.0))
+    server = Served(
+        folder / "log", MODEL, f"--adapters={folder / 'ws.json'}", f"--cache={folder / 'ws'}", "--identity=ws",
+        "--max-lora-rank=32", "--dtype=float32", "--max-model-len=256",
+    )  # fmt: skip
+    try:
+        await server.until(200)
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+async def test_after_a_restart_the_last_good_adapters_serve(life_before, restarted):
+    """A pod that comes back to a list it cannot have in force answers with the set that was, and says why."""
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{restarted.url}/v1/adapters") as reply:
+            seen = await reply.json()
+        assert seen["revision"] == "1"
+        assert "nowhere" in json.dumps(seen)
+        for name, expected in life_before.items():
+            body = {"prompt": PROMPT, "adapter": name, "return_full_text": False, "stream": True}
+            body["generate_kwargs"] = {"do_sample": False, "max_new_tokens": 12}
+            async with session.post(f"{restarted.url}/chat", json=body) as reply:
+                lines = [line[6:] for line in (await reply.text()).splitlines() if line.startswith("data: {")]
+            text = "".join(json.loads(line)["Result"] for line in lines)
+            assert text == expected[: len(text)]
+            assert len(text) > 5
+
+
+async def test_sigterm_ends_the_whole_tree_with_code_0(restarted):
+    """SIGTERM finishes the running request, exits 0 and leaves no process."""
+    processes = restarted.descendants()
+    assert processes
+    kwargs = {"min_new_tokens": 200, "max_new_tokens": 220}
+    async with aiohttp.ClientSession() as session:
+        body = {"prompt": "hello", "stream": True, "generate_kwargs": kwargs}
+        async with session.post(f"{restarted.url}/chat", json=body) as reply:
+            await reply.content.readany()  # it has begun
+            restarted.process.terminate()
+            text = await reply.text()
+    assert text.endswith("data: [DONE]\n\n")
+    assert await asyncio.to_thread(restarted.process.wait, 120) == 0
+    assert restarted.gone(processes)
+    assert "Traceback" not in restarted.log.read_text()

@@ -75,7 +75,7 @@ def test_a_later_layer_wins_even_over_another_kind(tmp_path):
         special("data/fifo", tarfile.FIFOTYPE),
         special("data/disk", tarfile.BLKTYPE),
     ],
-    ids=str,
+    ids=lambda entry: f"{entry.name} to {entry.linkname}" if isinstance(entry, tarfile.TarInfo) else entry[0],
 )
 def test_what_leads_out_or_is_no_plain_file_is_refused(tmp_path, entry):
     """Paths out of the folder, links and devices refuse the whole archive, and write nothing outside."""
@@ -134,7 +134,11 @@ def test_a_header_that_claims_gigabytes_is_not_read(tmp_path):
         unpack(tmp_path, info.tobuf(tarfile.GNU_FORMAT))
 
 
-@pytest.mark.parametrize("layer", [b"", b"\x1f\x8b", b"no archive at all" * 100, gzip.compress(b"x" * 700)[:-4]])
+@pytest.mark.parametrize(
+    "layer",
+    [b"", b"\x1f\x8b", b"no archive at all" * 100, gzip.compress(b"x" * 700)[:-4]],
+    ids=["empty", "a beginning", "text", "cut"],
+)
 def test_a_damaged_archive_is_a_bad_artifact(tmp_path, layer):
     """Whatever is no archive ends in our own error, or in nothing where it is empty."""
     try:

@@ -70,6 +70,49 @@ def test_a_stream_is_the_answer_in_parts(client):
     assert chunks[-1].usage == whole.usage
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(
+    "asked", [{}, {"max_tokens": 1}, {"stop": "turns"}, {"stream_options": {"include_usage": True}}]
+)
+async def test_plain_streams_are_what_vllm_would_send(served, session, path, asked):
+    """Field for field what vLLM's own generator sends, which a request for counts in between makes send it all."""
+    body = {"model": MODEL, "stream": True, "temperature": 0, "max_tokens": 30} | asked
+    body |= {"messages": QUESTION} if "chat" in path else {"prompt": 'KAITO \\ "is" \u00e9'}
+
+    async def events(**more) -> list[dict]:
+        async with session.post(f"{served.url}{path}", json=body | more) as reply:
+            assert reply.status == 200
+            lines = [line[6:] for line in (await reply.text()).splitlines() if line]
+        assert lines[-1] == "[DONE]"
+        found = [json.loads(line) for line in lines[:-1]]
+        assert len({(event["id"], event["created"]) for event in found}) == 1
+        return found
+
+    def normal(found: list[dict]) -> tuple[str, list[dict]]:
+        text, shapes = "", []
+        for event in found:
+            event |= {"id": "", "created": 0}
+            if event["choices"]:
+                event.pop("usage", None)
+                event.pop("system_fingerprint", None)  # at the last event, with or without a usage
+            for choice in event["choices"]:
+                part = choice.get("delta", choice)
+                name = "content" if "delta" in choice else "text"
+                text += part[name]
+                part[name] = ""
+            if event not in shapes:
+                shapes.append(event)
+        return text, shapes
+
+    theirs = asked.get("stream_options", {}) | {"continuous_usage_stats": True, "include_usage": True}
+    text, shapes = normal(await events())
+    their_text, their_shapes = normal(await events(stream_options=theirs))
+    if "stream_options" not in asked:
+        their_shapes.pop()  # the usage
+    assert text == their_text
+    assert shapes == their_shapes
+
+
 def test_several_answers_and_log_probabilities(client):
     """n and logprobs reach the engine."""
     reply = client.chat.completions.create(
@@ -78,6 +121,21 @@ def test_several_answers_and_log_probabilities(client):
     assert [choice.index for choice in reply.choices] == [0, 1, 2]
     assert sum(len(choice.logprobs.content) for choice in reply.choices) == reply.usage.completion_tokens
     assert len(reply.choices[0].logprobs.content[0].top_logprobs) == 2
+
+
+async def test_seeds_survive_prompts_that_are_read_in_steps(served, session):
+    """Seeded requests with prompts too long for one step together leave the engine well."""
+    body = {"prompt": [7] * 1900, "max_tokens": 5, "seed": 3, "temperature": 1.0}
+
+    async def ask() -> str:
+        async with session.post(f"{served.url}/v1/completions", json=body) as reply:
+            assert reply.status == 200, await reply.text()
+            return (await reply.json())["choices"][0]["text"]
+
+    answers = await asyncio.gather(*(ask() for _ in range(4)))
+    assert len(answers) == 4
+    async with session.get(f"{served.url}/livez") as reply:
+        assert reply.status == 200
 
 
 def test_completions_continue_a_text(client):

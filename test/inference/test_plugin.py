@@ -1,4 +1,4 @@
-"""The vLLM plug-in's three repairs, without vLLM."""
+"""The vLLM plug-in's repairs, without vLLM."""
 
 from __future__ import annotations
 
@@ -41,6 +41,16 @@ def test_rows_without_adapter_come_out_as_zeros():
     single = torch.full((1, 4), 9.0)
     masked(torch.ones(1, 3), weights, single, torch.tensor([-1]))
     assert single.tolist() == [[0.0] * 4]
+
+
+def test_a_generator_goes_back_to_its_seed():
+    """Setting back what was drawn while a prompt was read leaves the draws of the seed, on a CPU too."""
+    torch = pytest.importorskip("torch")
+    generator = vllm_plugin.rewindable(torch.Generator)(device="cpu")
+    generator.manual_seed(5)
+    first = torch.rand(3, generator=generator)
+    generator.set_offset(generator.get_offset() - 4)
+    assert torch.equal(torch.rand(3, generator=generator), first)
 
 
 _FAMILY = """

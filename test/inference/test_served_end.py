@@ -21,7 +21,7 @@ pytestmark = [
 async def test_the_killed_engine_is_503_and_unhealthy(served: Served, session):
     """With the engine's process killed, health is 500, every route answers 503, and the server itself lives."""
     os.kill(served.engine_pid(), signal.SIGKILL)
-    await served.until(500, seconds=30)
+    await served.until(500, seconds=120)
     async with session.post(f"{served.url}/chat", json={"prompt": "hello"}) as reply:
         assert (reply.status, "died" in (await reply.json())["detail"]) == (503, True)
     async with session.post(f"{served.url}/v1/completions", json={"prompt": "hello"}) as reply:
