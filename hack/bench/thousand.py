@@ -54,7 +54,10 @@ def main() -> None:
 
 
 async def measure(args: argparse.Namespace) -> None:
-    """Start, apply, wait, report, stop."""
+    """Start, apply, wait, report, stop; a SIGTERM stops it as orderly as an interrupt does."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     home = Path(tempfile.mkdtemp(prefix="thousand-"))
     started: set[int] = set()
     try:
