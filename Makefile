@@ -20,7 +20,7 @@ KAITO_HOME ?= $(CURDIR)/.kaito
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-cpu demo up down test test-fast check format generate soak clean
+.PHONY: help install install-cpu demo demo-tuning up down test test-fast check format generate soak clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ install-cpu: install  ## The same, by the name that says which engine it is
 
 demo: $(STAMP)-run  ## The whole path once: cluster, operator, Workspace, GPU node (simulated), vLLM, /chat
 	@$(BIN)/kaito demo
+
+demo-tuning: $(STAMP)-run  ## Tuning: a dataset becomes an adapter image, which a second Workspace serves
+	@$(BIN)/kaito demo --tuning
 
 up: $(STAMP)-run  ## The same cluster, kept running; prints the KUBECONFIG to export
 	@KAITO_HOME=$(KAITO_HOME) $(BIN)/kaito up

@@ -26,7 +26,6 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"  # problems
     PLACEHOLDER_IN_SPEC = "PlaceholderInSpec"  # field, value
     OLD_GPU = "OldGpu"  # instance_type, gpu, compute_capability, effects
-    TUNING_NOT_SUPPORTED = "TuningNotSupported"
     # -- nodes
     MACHINE_CREATING = "MachineCreating"  # machine, instance_type
     MACHINE_LAUNCH_FAILED = "MachineLaunchFailed"  # machine, instance_type, error (the cloud's, verbatim)
@@ -106,14 +105,53 @@ class Reason(StrEnum):
     ADAPTER_FAILED = "AdapterFailed"  # pod, adapter, message
     ADAPTERS_OUTDATED = "AdaptersOutdated"  # pod, revision, wanted
     ADAPTERS_UNKNOWN = "AdaptersUnknown"  # pod, message
+    # -- tuning: upstream's words for the Job
+    TUNING_JOB_STARTED = "WorkspaceTuningJobStatusStarted"
+    TUNING_JOB_PENDING = "WorkspaceTuningJobStatusPending"  # name
+    TUNING_JOB_FAILED = "WorkspaceTuningJobStatusFailed"  # message
+    # -- tuning: where a run is
+    TUNING_STARTING = "TuningStarting"  # pod
+    TUNING_FETCHING = "DatasetFetching"  # pod, progress
+    TUNING_LOADING = "BaseModelLoading"  # pod
+    TUNING_TRAINING = "Training"  # pod, progress
+    TUNING_SAVING = "AdapterSaving"  # pod
+    TUNING_PUSHING = "AdapterPushing"  # pod
+    TUNING_RETRYING = "TuningRetrying"  # pod, exit_code, message, restarts
+    JOB_REPLACING = "TuningJobReplacing"  # name
+    NODE_RELEASED = "TuningNodeReleased"  # labels
+    # -- tuning: why a run failed; the values of api.progress.TuneFailure, all with: message
+    TUNING_CONFIG_INVALID = "TuningConfigInvalid"
+    DATASET_NOT_FOUND = "DatasetNotFound"
+    DATASET_REFUSED = "DatasetAddressRefused"
+    DATASET_INVALID = "DatasetInvalid"
+    COLUMN_MISSING = "DatasetColumnMissing"
+    BASE_MODEL_NOT_FOUND = "BaseModelNotFound"
+    TUNING_OUT_OF_MEMORY = "TuningOutOfMemory"
+    TUNING_DISK_FULL = "TuningDiskFull"
+    PUSH_DENIED = "OutputPushDenied"
+    PUSH_FAILED = "OutputPushFailed"
+    TRAINING_FAILED = "TrainingFailed"
 
+
+RUN_FAILURES: Final = (  # a tuning program's own words: the values of api.progress.TuneFailure
+    Reason.TUNING_CONFIG_INVALID,
+    Reason.DATASET_NOT_FOUND,
+    Reason.DATASET_REFUSED,
+    Reason.DATASET_INVALID,
+    Reason.COLUMN_MISSING,
+    Reason.BASE_MODEL_NOT_FOUND,
+    Reason.TUNING_OUT_OF_MEMORY,
+    Reason.TUNING_DISK_FULL,
+    Reason.PUSH_DENIED,
+    Reason.PUSH_FAILED,
+    Reason.TRAINING_FAILED,
+)
 
 _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.UNKNOWN_PRESET: "There is no preset named {preset!r}",
     Reason.INVALID_SPEC: "The specification cannot be used: {problems}",
     Reason.PLACEHOLDER_IN_SPEC: "{field} still holds the placeholder {value!r}",
     Reason.OLD_GPU: "{instance_type} has {gpu}, compute capability {compute_capability}: {effects}",
-    Reason.TUNING_NOT_SUPPORTED: "This release does not run tuning yet",
     Reason.MACHINE_CREATING: "Machine {machine} ({instance_type}) is being created",
     Reason.MACHINE_LAUNCH_FAILED: "Machine {machine} ({instance_type}) was refused by the cloud: {error}",
     Reason.MACHINE_NOT_REGISTERED: "Machine {machine} was launched and its node has not joined the cluster yet",
@@ -187,6 +225,20 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.ADAPTER_FAILED: "Pod {pod} cannot load adapter {adapter}: {message}",
     Reason.ADAPTERS_OUTDATED: "Pod {pod} serves adapters of revision {revision}, and {wanted} is wanted",
     Reason.ADAPTERS_UNKNOWN: "Pod {pod} does not tell its adapters: {message}",
+    Reason.TUNING_JOB_STARTED: "Tuning job has started",
+    Reason.TUNING_JOB_PENDING: "Job {name} has no pod yet",
+    Reason.TUNING_JOB_FAILED: "The tuning run failed: {message}",
+    Reason.TUNING_STARTING: "Pod {pod} runs and has not told yet how far it is",
+    Reason.TUNING_FETCHING: "Pod {pod} fetches the dataset: {progress}",
+    Reason.TUNING_LOADING: "Pod {pod} loads the base model",
+    Reason.TUNING_TRAINING: "Pod {pod} trains: {progress}",
+    Reason.TUNING_SAVING: "Pod {pod} saves the adapter",
+    Reason.TUNING_PUSHING: "Pod {pod} pushes the adapter",
+    Reason.TUNING_RETRYING: "Pod {pod} ended with exit code {exit_code} and goes on where it was (restart "
+    "{restarts}): {message}",
+    Reason.JOB_REPLACING: "Job {name} ran with other settings and is being removed; its successor follows",
+    Reason.NODE_RELEASED: "The run is over and no node matches {labels} any more; none is made for it",
+    **dict.fromkeys(RUN_FAILURES, "{message}"),
 }
 
 _NEXT_STEPS: Final[Mapping[Reason, str]] = {
@@ -209,7 +261,6 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.INSTANCE_TYPE_NEEDED: "Set resource.instanceType, or label nodes that you have",
     Reason.NODE_MISMATCH: "Undo the change, or delete the Machine to have a new one made",
     Reason.KIND_TOGGLED: "Give this one another name, or delete the workspace first",
-    Reason.TUNING_NOT_SUPPORTED: "Use an inference workspace for now",
     Reason.NODE_DISK_PRESSURE: "Free disk on the node, or take an instance type with a larger one",
     Reason.NODE_MEMORY_PRESSURE: "Move other pods off the node, or take an instance type with more memory",
     Reason.POD_STUCK: "Look at its node; once that is surely gone, `kubectl delete pod --force` lets go of it",
@@ -218,6 +269,18 @@ _NEXT_STEPS: Final[Mapping[Reason, str]] = {
     Reason.ENGINE_FAILED: "`kaito logs` shows its output",
     Reason.CONFIG_MISSING: "Create it with the key inference_config.yaml, or remove inference.config",
     Reason.CONFIG_INVALID: "Correct the ConfigMap; what runs keeps its settings until then",
+    Reason.TUNING_JOB_FAILED: "`kaito logs` shows its output; `kubectl delete job` runs it again",
+    Reason.TUNING_CONFIG_INVALID: "Correct the ConfigMap that tuning.config names",
+    Reason.DATASET_NOT_FOUND: "Correct tuning.input",
+    Reason.DATASET_REFUSED: "Name a public address, or start the operator with --allow-private-dataset-urls",
+    Reason.DATASET_INVALID: "Correct the dataset, or name its file and format in the section DatasetConfig",
+    Reason.COLUMN_MISSING: "Name the columns in the section DatasetConfig",
+    Reason.BASE_MODEL_NOT_FOUND: "Check the preset's image, or the token in presetOptions.modelAccessSecret",
+    Reason.TUNING_OUT_OF_MEMORY: "Write a smaller batch or max_length, or use method qlora or a larger node",
+    Reason.TUNING_DISK_FULL: "Use an instance type with a larger disk, or a volume for the output",
+    Reason.PUSH_DENIED: "Check tuning.output.imagePushSecret and what its user may push",
+    Reason.PUSH_FAILED: "Check that the registry answers; `kubectl delete job` runs it again",
+    Reason.TRAINING_FAILED: "`kaito logs` shows its output; `kubectl delete job` runs it again",
     Reason.ADAPTER_FAILED: "Correct the adapter's image and its pull secret; the others are served meanwhile",
 }
 

@@ -53,7 +53,7 @@ class WorkspaceSettings:
     crd_poll: float = 30.0
     gpu_deadline: float = 300.0
     node_grace: float = 300.0
-    max_concurrent: int = 5
+    max_concurrent: int = 16  # they wait for the API server's answers, not for each other
     switches: Switches = DEFAULT
     version: str = field(default_factory=installed_version)
     upgrade_workloads: bool = False

@@ -58,7 +58,7 @@ def _flags(settings: ServeSettings) -> dict[str, Any]:
     flags: dict[str, Any] = {
         "model": settings.model,
         "served_model_name": [settings.name],
-        "max_model_len": settings.max_model_len,
+        "max_model_len": _length(settings),
         "dtype": settings.dtype,
         "max_num_seqs": settings.max_num_seqs,
         "kv_cache_memory_bytes": settings.kv_cache_bytes,
@@ -74,6 +74,19 @@ def _flags(settings: ServeSettings) -> dict[str, Any]:
             "max_cpu_loras": max(LOADED_ADAPTERS, settings.max_loras),
         }
     return flags
+
+
+def _length(settings: ServeSettings) -> int | None:
+    """The longest request: as asked, but no longer than the model takes.
+
+    The operator sizes for the preset, and what is served may be a smaller stand-in for it.
+    """
+    config = model_config(settings.model)
+    longest, stretched = config.get("max_position_embeddings"), config.get("rope_parameters") or {}
+    plain = stretched.get("rope_type", "default") == "default" and not config.get("rope_scaling")
+    if settings.max_model_len is None or not plain or not isinstance(longest, int):
+        return settings.max_model_len
+    return min(settings.max_model_len, longest)
 
 
 def parse(merged: Merged) -> Namespace:

@@ -139,11 +139,19 @@ async def resource_of(client: Client, obj: Obj) -> Resource:
 
 
 async def mappings(client: Client) -> list[Mapping]:
-    """All listable resources of the server, in the server's order, preferred versions only."""
+    """All listable resources of the server, in the server's order, each in one version: its group's preferred one
+    where that has it. Not every version has every kind: karpenter.sh/v1 has NodeClaims and no Machines."""
     groups = (await client.request("GET", "/apis")).get("groups", [])
-    preferred = [(g["name"], (g.get("preferredVersion") or g["versions"][0])["version"]) for g in groups]
-    found = await asyncio.gather(*(_group(client, *pair) for pair in [("", "v1"), *preferred]))
-    return [mapping for group in found for mapping in group]
+    pairs = [("", "v1")]
+    for group in groups:
+        versions = [item["version"] for item in group["versions"]]
+        preferred = (group.get("preferredVersion") or {}).get("version", versions[0])
+        pairs += [(group["name"], version) for version in sorted(versions, key=lambda one: one != preferred)]
+    found = await asyncio.gather(*(_group(client, *pair) for pair in pairs))
+    first: dict[tuple[str, str], Mapping] = {}
+    for mapping in (mapping for version in found for mapping in version):
+        first.setdefault((mapping.resource.group, mapping.resource.plural), mapping)
+    return list(first.values())
 
 
 async def _group(client: Client, group: str, version: str) -> list[Mapping]:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from kaito.local.cluster import read_kubeconfig
@@ -35,6 +36,12 @@ from manager.resources import NAMESPACES
 from manager.testing.controlplane import ControlPlane, assets, has_extensions
 
 _START_SECONDS = 60.0
+
+# What a busy machine needs longer for is no finding of a property test.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 # looptime asks for the current loop in synchronous tests too; Python 3.11 would then make one that nobody closes.
 asyncio.set_event_loop(None)

@@ -150,6 +150,39 @@ class Eta(ApiModel):
     )
 
 
+class TuningStatus(ApiModel):
+    """How far a tuning run is, as its pod said last; what is not known is absent."""
+
+    stage: str = Field(
+        description="Fetching, Loading, Training, Saving, Pushing, Succeeded or Failed, as the run says itself."
+    )
+    epoch: str | None = Field(default=None, description="Passes over the dataset that are done.")
+    step: int | None = Field(
+        default=None, description="Optimiser steps that are done.", json_schema_extra={"format": "int64"}
+    )
+    steps: int | None = Field(
+        default=None, description="Optimiser steps of the whole run.", json_schema_extra={"format": "int64"}
+    )
+    loss: str | None = Field(default=None, description="Loss of the last steps.")
+    eta: str | None = Field(
+        default=None,
+        description="When training ends, by what was seen.",
+        json_schema_extra={"format": "date-time"},
+    )
+    image: str | None = Field(default=None, description="The image that the adapter was pushed as.")
+    digest: str | None = Field(default=None, description="The digest of that image.")
+    restarts: int | None = Field(
+        default=None,
+        description="How often the run was started again, from its last checkpoint.",
+        json_schema_extra={"format": "int32"},
+    )
+    observed_at: str | None = Field(
+        default=None,
+        description="When the pod said so; the figures are renewed every 15 s at most.",
+        json_schema_extra={"format": "date-time"},
+    )
+
+
 class WorkspaceStatus(ApiModel):
     """What the operator last saw. Derived from live objects on every reconcile."""
 
@@ -173,6 +206,7 @@ class WorkspaceStatus(ApiModel):
     adapters: tuple[PodAdapters, ...] = Field(
         default=(), description="The adapters that each serving pod reports, by pod."
     )
+    tuning: TuningStatus | None = Field(default=None, description="How far the tuning run is.")
     performance: Performance | None = Field(default=None, description="Measured figures of the endpoint.")
 
 

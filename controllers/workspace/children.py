@@ -24,8 +24,9 @@ class Children:
     Attributes:
         headless: the Service by which the pods of a StatefulSet find each other.
         adapters: the ConfigMap with the wanted adapters.
-        configs: the ConfigMap that ``inference.config`` names, by that name, None for one that is not there; the
-            whole is None where nobody looked.
+        configs: the ConfigMap with its settings (``inference.config``, ``tuning.config``, a method's template) by
+            name, None for one that is not there; the whole is None where nobody looked.
+        job: the Job that tunes.
         revisions: ControllerRevisions that bear the Workspace's label; not all need to be the Workspace's.
         upgrade: pods may be replaced only because this operator makes them differently than the one before.
         operator: the operator's version.
@@ -35,6 +36,7 @@ class Children:
     headless: Obj | None = None
     adapters: Obj | None = None
     configs: Mapping[str, Obj | None] | None = None
+    job: Obj | None = None
     revisions: tuple[Obj, ...] = ()
     upgrade: bool = False
     operator: str = ""

@@ -7,11 +7,13 @@ was carried out comes back as a failure in the observation, and the status is de
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from api import keys
 from api.conditions import INFERENCE_READY, JOB_STARTED, RESOURCE_READY, Status
-from api.reasons import Cause, Reason
+from api.reasons import Cause
+from api.v1alpha1 import WorkspaceState
 from controllers.workspace.deletion import deletion
 from controllers.workspace.findings import Finding
 from controllers.workspace.inference_status import inference_finding
@@ -30,6 +32,7 @@ from controllers.workspace.pace import asking, look_again
 from controllers.workspace.resource_status import next_limit, resource_findings
 from controllers.workspace.status import status_of, whole
 from controllers.workspace.target import Target, target_of
+from controllers.workspace.tuning.steps import Run, released, tuning_run
 from controllers.workspace.workload.render import unusable
 from controllers.workspace.workload.steps import workload_steps
 
@@ -49,6 +52,9 @@ def decide(obs: Observation, now: datetime) -> Plan:
     selection = select(obs, target, now)
     resource = resource_findings(obs, target, selection, now)
     resource_ready = resource[-1].status == Status.TRUE
+    if target.tuning is not None:
+        run = tuning_run(obs, target, target.tuning, nodes_ready=resource_ready, now=now)
+        return _tuning(obs, target, run, selection, resource, first, now)
     workload = workload_steps(obs, target, nodes_ready=resource_ready)
     parts = (*resource, inference_finding(workload.told(obs), now))
     actions = (
@@ -60,6 +66,26 @@ def decide(obs: Observation, now: datetime) -> Plan:
     times = (workload.retry, look_again(obs, now), next_limit(obs, target, selection, now))
     again = min((seconds for seconds in times if seconds is not None), default=None)
     return Plan(actions, status, again, workload.outdated, ask=asking(obs), findings=parts)
+
+
+def _tuning(
+    obs: Observation,
+    target: Target,
+    run: Run,
+    selection: Selection,
+    resource: tuple[Finding, Finding],
+    first: tuple[Action, ...],
+    now: datetime,
+) -> Plan:
+    if run.over:
+        selection, resource = replace(selection, create=()), released(target, selection, resource)
+    findings = (*resource, run.finding, *whole((), blocked_by=run.blocked(resource[-1])))
+    nodes, count = selection.nodes, target.count
+    status = status_of(obs, findings, now, nodes=nodes, count=count, state=run.state, tuning=run.told)
+    times = (run.retry, look_again(obs, now), None if run.over else next_limit(obs, target, selection, now))
+    again = min((seconds for seconds in times if seconds is not None), default=None)
+    actions = (*first, *_node_actions(obs, target, selection), *run.actions)
+    return Plan(actions, status, again, ask=asking(obs), findings=(*resource, run.finding))
 
 
 def _node_actions(obs: Observation, target: Target, selection: Selection) -> tuple[Action, ...]:
@@ -79,8 +105,12 @@ def _refused_status(obs: Observation, cause: Cause, now: datetime) -> dict[str, 
     """Nothing is made for it; what runs already is told as it is."""
     why = Why.of(cause)
     findings: list[Finding] = []
-    if cause.reason == Reason.TUNING_NOT_SUPPORTED:
-        findings.append(Finding(JOB_STARTED, Status.FALSE, why))
+    state = None
+    if obs.workspace is not None and obs.workspace.tuning is not None and obs.workload is None:
+        kept = obs.owns(obs.children.job)
+        findings.append(Finding(RESOURCE_READY, Status.UNKNOWN if kept else Status.FALSE, why))
+        findings.append(Finding(JOB_STARTED, Status.UNKNOWN if kept else Status.FALSE, why))
+        state = WorkspaceState.PENDING
     elif obs.workload is not None:
         findings += [Finding(RESOURCE_READY, Status.UNKNOWN, why), inference_finding(obs, now)]
     else:
@@ -89,5 +119,5 @@ def _refused_status(obs: Observation, cause: Cause, now: datetime) -> dict[str, 
             Finding(INFERENCE_READY, Status.FALSE, why),
         ]
     used = (obs.obj.get("status") or {}).get("workerNodes") or []
-    nodes = [node for node in obs.nodes if obs.workload is not None and node["metadata"]["name"] in used]
-    return status_of(obs, (*findings, *whole((), blocked_by=why)), now, nodes=nodes)
+    nodes = [node for node in obs.nodes if obs.deployed and node["metadata"]["name"] in used]
+    return status_of(obs, (*findings, *whole((), blocked_by=why)), now, nodes=nodes, state=state)

@@ -22,7 +22,7 @@ from controllers.workspace.findings import Finding, Turn, turn_of
 from controllers.workspace.model import Action, DeleteMachine, DeleteOwned, Observation, Plan, RemoveFinalizer, Why
 from controllers.workspace.status import status_of, whole
 from manager.meta import parse_time
-from manager.resources import CONFIGMAPS, DEPLOYMENTS, SERVICES, STATEFULSETS
+from manager.resources import CONFIGMAPS, DEPLOYMENTS, JOBS, SERVICES, STATEFULSETS
 from manager.types import Obj, Resource
 
 STUCK_MINUTES: Final = 10  # a node has been drained and given back by then
@@ -63,6 +63,7 @@ def _workload(obs: Observation) -> Iterator[Action]:
         (SERVICES, keys.HEADLESS_SUFFIX, children.headless),
         (DEPLOYMENTS, "", obs.deployment),
         (STATEFULSETS, "", children.statefulset),
+        (JOBS, "", children.job),
         (CONFIGMAPS, keys.ADAPTERS_CONFIG_SUFFIX, children.adapters),
     )
     for resource, suffix, obj in stored:

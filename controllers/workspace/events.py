@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from api.conditions import (
     ADAPTERS_READY,
     INFERENCE_READY,
+    JOB_STARTED,
     RESOURCE_READY,
     WORKSPACE_DELETING,
     WORKSPACE_READY,
@@ -22,7 +23,7 @@ from api.conditions import (
 from api.reasons import Reason
 from controllers.workspace.findings import passes
 
-_MILESTONES = (RESOURCE_READY, INFERENCE_READY, ADAPTERS_READY, WORKSPACE_READY, WORKSPACE_DELETING)
+_MILESTONES = (RESOURCE_READY, INFERENCE_READY, JOB_STARTED, ADAPTERS_READY, WORKSPACE_READY, WORKSPACE_DELETING)
 
 
 class Event(NamedTuple):

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from api.conditions import INFERENCE_READY, JOB_STARTED, RESOURCE_READY, Status
-from api.reasons import Reason
+from api.reasons import RUN_FAILURES, Reason
 from controllers.workspace.model import Finding as Finding
 
 GATES: Final = (
@@ -39,7 +39,6 @@ _YOURS: Final = (
     Reason.INVALID_SPEC,
     Reason.PLACEHOLDER_IN_SPEC,
     Reason.KIND_TOGGLED,
-    Reason.TUNING_NOT_SUPPORTED,
     Reason.MODEL_UNKNOWN,
     Reason.MODEL_DOES_NOT_FIT,
     Reason.NO_INSTANCE_TYPE_FITS,
@@ -51,6 +50,8 @@ _YOURS: Final = (
     Reason.WORKLOAD_CONFLICT,
     Reason.CONFIG_MISSING,
     Reason.CONFIG_INVALID,
+    *RUN_FAILURES,
+    Reason.TUNING_JOB_FAILED,
     Reason.MACHINE_CREATION_FAILED,
     Reason.NODECLAIM_CREATION_FAILED,
     Reason.RECONCILE_FAILED,
@@ -82,6 +83,7 @@ _HEALING: Final[dict[str, Turn]] = {  # broken now; somebody else is at work on 
     Reason.NODE_MEMORY_PRESSURE: Turn.KUBERNETES,
     Reason.POD_STUCK: Turn.YOU,
     Reason.POD_EVICTED: Turn.KUBERNETES,
+    Reason.TUNING_RETRYING: Turn.KUBERNETES,
 }
 _WAITING: Final[dict[str, Turn]] = {  # only takes time
     Reason.DELETING: Turn.OPERATOR,
@@ -112,6 +114,15 @@ _WAITING: Final[dict[str, Turn]] = {  # only takes time
     Reason.MODEL_PULLING: Turn.ENGINE,
     Reason.MODEL_LOADING: Turn.ENGINE,
     Reason.CONTAINER_STARTING: Turn.ENGINE,
+    Reason.JOB_REPLACING: Turn.KUBERNETES,
+    Reason.TUNING_JOB_PENDING: Turn.KUBERNETES,
+    Reason.TUNING_STARTING: Turn.ENGINE,
+    Reason.TUNING_FETCHING: Turn.ENGINE,
+    Reason.TUNING_LOADING: Turn.ENGINE,
+    Reason.TUNING_TRAINING: Turn.ENGINE,
+    Reason.TUNING_SAVING: Turn.ENGINE,
+    Reason.TUNING_PUSHING: Turn.ENGINE,
+    Reason.NODE_RELEASED: Turn.OPERATOR,
     Reason.POD_PENDING: Turn.KUBERNETES,
     Reason.WORKLOAD_PENDING: Turn.KUBERNETES,
     Reason.WAITING_FOR_RESOURCE: Turn.OPERATOR,

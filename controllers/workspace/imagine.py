@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controllers.workspace.model import Action, Annotate, Apply, DeleteOwned, Observation
+from controllers.workspace.model import Action, Annotate, Apply, CreateOnce, DeleteOwned, Merge, Observation
 from manager.types import Obj, Resource
 
 
@@ -19,8 +19,17 @@ def imagine(obs: Observation, action: Action) -> Observation:
         case Apply(resource, body):
             name = str(body["metadata"]["name"])
             return _put(obs, resource, name, _applied(_get(obs, resource, name), body))
+        case CreateOnce(resource, body):
+            name = str(body["metadata"]["name"])
+            if resource.kind == "ConfigMap":  # the settings of a run
+                configs = {**(obs.children.configs or {}), name: body}
+                return replace(obs, children=replace(obs.children, configs=configs))
+            return _put(obs, resource, name, _applied(_get(obs, resource, name), body))
         case DeleteOwned(resource, _, name):
             return _put(obs, resource, name or obs.name, None)
+        case Merge(resource, name, body):
+            held = _get(obs, resource, name)
+            return obs if held is None else _put(obs, resource, name, _merged(held, body))
         case Annotate(resource, name, annotations):
             found = obs.obj if resource.kind == "Workspace" else _get(obs, resource, name)
             if found is None:
@@ -34,6 +43,16 @@ def imagine(obs: Observation, action: Action) -> Observation:
                 replace(obs, obj=changed) if resource.kind == "Workspace" else _put(obs, resource, name, changed)
             )
     return obs
+
+
+def _merged(value: Obj, patch: Obj) -> Obj:
+    """A merge patch that takes nothing away."""
+    found = dict(value)
+    for key, new in patch.items():
+        found[key] = (
+            _merged(found[key], new) if isinstance(new, dict) and isinstance(found.get(key), dict) else new
+        )
+    return found
 
 
 def _applied(before: Obj | None, body: Obj) -> Obj:
@@ -53,6 +72,8 @@ def _get(obs: Observation, resource: Resource, name: str) -> Obj | None:
             return obs.deployment
         case "StatefulSet":
             return children.statefulset
+        case "Job":
+            return children.job
         case "Service":
             return obs.service if name == obs.name else children.headless
         case "ConfigMap":
@@ -69,6 +90,8 @@ def _put(obs: Observation, resource: Resource, name: str, obj: Obj | None) -> Ob
             return replace(obs, deployment=obj)
         case "StatefulSet":
             children = replace(children, statefulset=obj)
+        case "Job":
+            children = replace(children, job=obj)
         case "Service" if name == obs.name:
             return replace(obs, service=obj)
         case "Service":

@@ -27,6 +27,7 @@ from controllers.workspace.made import instance_type as type_of
 from controllers.workspace.made import is_leaving, machine_name
 from controllers.workspace.model import Observation
 from controllers.workspace.sharing import key_of, owner_of
+from controllers.workspace.tuning.fitting import cheapest_type, lay_out_tuning
 from manager.types import Obj
 
 _MOST: Final = Assumptions().most_nodes
@@ -77,6 +78,8 @@ class _Choice:
 
     def _lay_out(self, gpu: GpuFacts | None, *, strict: bool = False) -> Layout | Cause:
         insist = self.obs.deployed or bypasses(self.workspace)
+        if self.workspace.tuning is not None and self.preset is not None:
+            return lay_out_tuning(self.preset, self.workspace.tuning.method, gpu, insist=insist)
         count, context = self._count(), self.obs.context
         return lay_out(self.preset, gpu, count, context=context, insist=insist, strict=strict)
 
@@ -172,6 +175,11 @@ class _Choice:
     def _cheapest(self) -> NodeKind | Cause:
         if self.preset is None:  # what a template needs, only its author knows
             return NodeKind(None, Layout(self._count() or 1, 0), gpu_nodes=False)
+        if self.workspace.tuning is not None:
+            today, method = self.now.date(), self.workspace.tuning.method
+            found = cheapest_type(self.workspace, self.preset, method, self.obs.switches.cloud, today)
+            settled = found if isinstance(found, Cause) else self._typed(found)
+            return settled if isinstance(settled, Cause) else self._ours(settled)
         model = None if self.preset.weights_bytes is None else ModelFacts.of(self.preset)
         if model is None:
             answer = self._lay_out(None)
@@ -204,6 +212,9 @@ def _rank(sku: Sku, layout: Layout, price: Price | None, *, spot: bool) -> tuple
 
 def _living(obs: Observation) -> list[Obj]:
     """Machines of this Workspace, those that stay first; without what a deleted namesake leaves behind."""
+    staying = [item for item in obs.machines if not is_leaving(item)]
+    if len(staying) == len(obs.machines):
+        return sorted(staying, key=lambda item: str(item["metadata"]["name"]))  # and no names are made up
     own = {machine_name(obs.namespace, obs.name, obs.uid, index) for index in range(_MOST)}
     found = [item for item in obs.machines if not is_leaving(item) or item["metadata"]["name"] in own]
     return sorted(found, key=lambda item: (is_leaving(item), str(item["metadata"]["name"])))

@@ -101,4 +101,4 @@ def _cloud(obs: Observation, target: Target) -> list[Obj]:
 
 
 def _disk(target: Target, unknown: str) -> Obj:
-    return {"requests": {keys.STORAGE_RESOURCE: target.preset.disk if target.preset else unknown}}
+    return {"requests": {keys.STORAGE_RESOURCE: target.disk or unknown}}

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, Self, TypeAlias
 
 from api.adapters import ObservedAdapters
-from api.progress import LoadProgress
+from api.progress import LoadProgress, TuneProgress
 from api.reasons import Cause, Fact
 from api.v1alpha1 import Workspace
 from api.validation import DEFAULT, Switches
@@ -123,9 +123,13 @@ class NodeUse:
 
 @dataclass(frozen=True, slots=True)
 class PodReport:
-    """A pod's own word, as last heard. ``failed`` says why there is none; then the rest is empty."""
+    """A pod's own word, as last heard. ``failed`` says why there is none; then the rest is empty.
+
+    ``tune`` is the progress of a pod that tunes, ``progress`` of one that serves.
+    """
 
     progress: LoadProgress | None = None
+    tune: TuneProgress | None = None
     adapters: ObservedAdapters | None = None
     failed: str = ""
 
@@ -199,8 +203,8 @@ class Observation:
 
     @property
     def deployed(self) -> bool:
-        """Whether its workload exists, so that what it was made for must not be thought over."""
-        return self.workload is not None
+        """Whether its workload or its Job exists, so that what it was made for must not be thought over."""
+        return self.workload is not None or self.owns(self.children.job)
 
     def owns(self, obj: Obj | None) -> bool:
         """Whether this very Workspace controls that object."""
@@ -249,6 +253,23 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateOnce:
+    """Create one object of the Workspace's namespace; that it exists already is success, whatever is in it."""
+
+    resource: Resource
+    body: Obj
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Merge-patch one object of ours."""
+
+    resource: Resource
+    name: str
+    body: Obj
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteOwned:
     """Delete one object that this Workspace, or an earlier one of its name, controls.
 
@@ -270,7 +291,16 @@ class Annotate:
 
 
 Action = (
-    AddFinalizer | RemoveFinalizer | CreateMachine | DeleteMachine | LabelNode | Apply | DeleteOwned | Annotate
+    AddFinalizer
+    | RemoveFinalizer
+    | CreateMachine
+    | DeleteMachine
+    | LabelNode
+    | Apply
+    | CreateOnce
+    | Merge
+    | DeleteOwned
+    | Annotate
 )
 
 

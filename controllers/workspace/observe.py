@@ -26,7 +26,7 @@ from controllers.workspace.sharing import claim_of, key_of
 from controllers.workspace.target import owner_labels, selector_labels
 from manager.client import Client
 from manager.errors import NotFound
-from manager.selectors import selector_from
+from manager.labelindex import labelled
 from manager.store import Store
 from manager.types import Obj, Resource
 
@@ -35,7 +35,11 @@ BY_NODE = "node"  # index on pods and Workspaces: the nodes that they use
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What the controller reads. ``made`` holds Machines and NodeClaims, as far as the cluster serves them."""
+    """What the controller reads. ``made`` holds Machines and NodeClaims, as far as the cluster serves them.
+
+    They need indexes: ``BY_WORKSPACE`` and ``BY_NODE`` on pods, ``BY_NODE`` on Workspaces, the labels of nodes
+    (``manager.labelindex``).
+    """
 
     workspaces: Store
     nodes: Store
@@ -70,7 +74,7 @@ async def observe(
     else:
         machines = tuple(made.by_index(BY_WORKSPACE, key)) if made is not None else ()
     labels = (workspace.resource.label_selector.as_labels() if workspace else None) or selector_labels(obj)
-    matching = stores.nodes.list(selector=selector_from({"matchLabels": labels})) if labels else []
+    matching = list(labelled(stores.nodes, labels))
     return Observation(
         obj=obj,
         workspace=workspace,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from api import keys
 from api.v1alpha1 import Workspace
 from controllers.workspace.children import Children
+from controllers.workspace.tuning.settings import config_name, name_of
 from manager.client import Client
 from manager.errors import NotFound
 from manager.resources import CONFIGMAPS
@@ -18,7 +19,7 @@ from manager.store import Store
 from manager.types import Obj
 
 BY_WORKSPACE = "workspace"  # index: "namespace/name" of the Workspace that an object's labels name
-BY_CONFIG = "config"  # index on Workspaces: "namespace/name" of the ConfigMap that inference.config names
+BY_CONFIG = "config"  # index on Workspaces: "namespace/name" of the ConfigMap with their settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class ChildStores:
     """What is read. ``configmaps`` holds the metadata of all, ``adapters`` those that bear a Workspace's label."""
 
     statefulsets: Store
+    jobs: Store
     services: Store
     configmaps: Store
     adapters: Store
@@ -44,6 +46,7 @@ async def observe_children(
         statefulset=stores.statefulsets.get(name, namespace),
         headless=stores.services.get(name + keys.HEADLESS_SUFFIX, namespace),
         adapters=known,
+        job=stores.jobs.get(name, namespace),
         configs=await _configs(client, stores, workspace, namespace),
         revisions=tuple(stores.revisions.by_index(BY_WORKSPACE, key)),
         upgrade=(obj["metadata"].get("annotations") or {}).get(keys.UPGRADE) == "true",
@@ -55,6 +58,8 @@ async def _configs(
     client: Client, stores: ChildStores, workspace: Workspace | None, namespace: str
 ) -> dict[str, Obj | None]:
     name = workspace.inference.config if workspace and workspace.inference else None
+    if workspace is not None and workspace.tuning is not None:
+        name = config_name(workspace.tuning)
     if not name:
         return {}
     if stores.configmaps.get(name, namespace) is None:
@@ -72,7 +77,9 @@ def of_label(obj: Obj) -> list[str]:
 
 
 def of_config(workspace: Obj) -> list[str]:
-    """The ConfigMap that a Workspace names, as "namespace/name"."""
-    inference = workspace.get("inference")
+    """The ConfigMap with a Workspace's settings, as "namespace/name"."""
+    inference, tuning = workspace.get("inference"), workspace.get("tuning")
     name = inference.get("config") if isinstance(inference, dict) else None
+    if isinstance(tuning, dict):
+        name = name_of(tuning.get("config"), tuning.get("method"))
     return [f"{workspace['metadata']['namespace']}/{name}"] if name else []

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
@@ -21,8 +20,9 @@ from pydantic import ValidationError
 
 from api import keys
 from api.adapters import ADAPTERS_PATH, ObservedAdapters
-from api.progress import PROGRESS_PATH, LoadProgress
+from api.progress import PROGRESS_PATH, LoadProgress, TuneProgress
 from controllers.workspace.model import PodReport
+from controllers.workspace.tuning.runs import of_job
 from manager.types import Obj, Request
 
 if TYPE_CHECKING:
@@ -50,13 +50,17 @@ class PodReader(Protocol):
         ...
 
 
-def parse_report(progress: object, adapters: object) -> PodReport:
+def parse_report(progress: object, adapters: object, *, tuning: bool = False) -> PodReport:
     """A report from two decoded answers; None is a question that the server does not know.
+
+    ``tuning``: the pod tunes, and its progress is a ``TuneProgress``.
 
     Raises:
         ValueError: an answer has not the shape of the wire models.
     """
     try:
+        if tuning:
+            return PodReport(tune=TuneProgress.model_validate(progress) if progress is not None else None)
         return PodReport(
             progress=LoadProgress.model_validate(progress) if progress is not None else None,
             adapters=ObservedAdapters.model_validate(adapters) if adapters is not None else None,
@@ -98,6 +102,8 @@ class HttpPodReader:
                 timeout=aiohttp.ClientTimeout(total=LIMIT_SECONDS), cookie_jar=aiohttp.DummyCookieJar()
             )
         try:
+            if of_job(pod):
+                return parse_report(await self._get(f"{base}{PROGRESS_PATH}"), None, tuning=True)
             progress, adapters = await asyncio.gather(
                 self._get(f"{base}{PROGRESS_PATH}"), self._get(f"{base}{ADAPTERS_PATH}")
             )
@@ -136,16 +142,16 @@ class Reports:
     Args:
         reader: asks one pod.
         tell: called for a Workspace when one of its pods said something new.
-        clock: seconds, monotonic.
+        clock: seconds, monotonic; by default the event loop's.
     """
 
     def __init__(
         self,
         reader: PodReader,
         tell: Callable[[Request], Awaitable[None]],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._reader, self._tell, self._clock = reader, tell, clock
+        self._reader, self._tell, self._clock = reader, tell, clock or _loop_time
         self._known: dict[Request, dict[_Key, _Entry]] = {}
         self._queue: asyncio.Queue[tuple[Request, Obj, _Entry]] = asyncio.Queue(_WAITING)
 
@@ -201,6 +207,10 @@ class Reports:
             if news:
                 log.debug("pod=%s/%s says %s", request.namespace, pod["metadata"]["name"], report)
                 await self._tell(request)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _key(pod: Obj) -> _Key:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from api import keys
-from api.conditions import INFERENCE_READY, conditions_of
+from api.conditions import INFERENCE_READY, JOB_STARTED, conditions_of
 from api.reasons import Cause, Reason
 from api.validation import DEFAULT, Switches
 from controllers.resources import WORKSPACES
@@ -30,10 +30,12 @@ from controllers.workspace.model import (
     Annotate,
     Apply,
     CreateMachine,
+    CreateOnce,
     DeleteMachine,
     DeleteOwned,
     Failure,
     LabelNode,
+    Merge,
     NodeRules,
     Observation,
     RemoveFinalizer,
@@ -165,6 +167,10 @@ class WorkspaceReconciler:
             case Apply(resource, body):
                 log.info("applying kind=%s workspace=%s/%s", resource.kind, obs.namespace, obs.name)
                 await self.client.apply(resource, body, field_manager=FIELD_MANAGER)
+            case CreateOnce(resource, body):
+                await self._create_once(obs, resource, body)
+            case Merge(resource, name, body):
+                await self.client.patch(resource, name, body, namespace=obs.namespace)
             case DeleteMachine(name, uid):
                 log.info(
                     "deleting kind=%s machine=%s workspace=%s/%s", obs.node_api.kind, name, obs.namespace, obs.name
@@ -186,6 +192,13 @@ class WorkspaceReconciler:
         kind = obs.node_api.kind
         log.info("created kind=%s machine=%s workspace=%s/%s", kind, name, obs.namespace, obs.name)
         self.recorder.event(obs.obj, "Normal", obs.node_api.created, f"Created {kind} {name}")
+
+    async def _create_once(self, obs: Observation, resource: Resource, body: Obj) -> None:
+        try:
+            await self.client.create(resource, body)
+        except AlreadyExists:
+            return  # ours, which the cache does not show yet; or somebody else's, which it will show
+        log.info("created kind=%s workspace=%s/%s", resource.kind, obs.namespace, obs.name)
 
     async def _delete(self, resource: Resource, name: str, namespace: str | None, uid: str) -> None:
         try:
@@ -230,4 +243,6 @@ def _failure(obs: Observation, action: Action, error: ApiError) -> Failure | Non
             return Failure(obs.node_api.condition, Why.of(Cause(Reason.RECONCILE_FAILED, {"error": text})))
         case Apply() if not isinstance(error, Conflict):
             return Failure(INFERENCE_READY, Why.of(Cause(Reason.RECONCILE_FAILED, {"error": text})))
+        case CreateOnce() | Merge() if not isinstance(error, Conflict | NotFound):
+            return Failure(JOB_STARTED, Why.of(Cause(Reason.RECONCILE_FAILED, {"error": text})))
     return None

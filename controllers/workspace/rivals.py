@@ -6,11 +6,13 @@ What a Workspace does without touching nodes makes no work for anybody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from api.conditions import RESOURCE_READY, conditions_of, is_true
 from controllers.workspace.target import selector_labels
 from manager.informer import Added, Event, Updated
+from manager.labelindex import pairs_of
+from manager.meta import labels
 from manager.store import Store
 from manager.types import Obj, Request
 
@@ -37,15 +39,48 @@ def moves(place: Callable[[Obj], list[str]]) -> Callable[[Event], bool]:
     return predicate
 
 
+BY_KEYS = "selector-keys"  # index on Workspaces: the keys that they select nodes by; there are few sorts
+BY_SELECTOR = "selector"  # and: those keys with one of their values
+
+
+def by_keys(workspace: Obj) -> list[str]:
+    """The index function of ``BY_KEYS``."""
+    return [",".join(sorted(selector_labels(workspace)))]
+
+
+def by_selector(workspace: Obj) -> list[str]:
+    """The index function of ``BY_SELECTOR``."""
+    (keys,) = by_keys(workspace)
+    return [f"{keys} {pair}" for pair in pairs_of(selector_labels(workspace))]
+
+
+def compatible(workspaces: Store, labels: Mapping[str, str]) -> Iterable[Obj]:
+    """The Workspaces whose selector contradicts none of these labels. Those of other values are not looked at."""
+    for keys in workspaces.index_values(BY_KEYS):
+        shared = [key for key in keys.split(",") if key in labels]
+        if shared:
+            found = workspaces.by_index(BY_SELECTOR, f"{keys} {shared[0]}={labels[shared[0]]}")
+        else:
+            found = workspaces.by_index(BY_KEYS, keys)
+        for workspace in found:
+            if all(labels.get(key, value) == value for key, value in selector_labels(workspace).items()):
+                yield workspace
+
+
+def selecting(workspaces: Store, node: Obj) -> Iterable[Obj]:
+    """The Workspaces whose selector this node satisfies."""
+    found = labels(node)
+    for workspace in compatible(workspaces, found):
+        wanted = selector_labels(workspace)
+        if wanted and wanted.items() <= found.items():
+            yield workspace
+
+
 def rivals_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
     """Who lacks nodes and selects some that this Workspace may select too."""
 
     def requests(changed: Obj) -> Iterable[Request]:
-        mine = selector_labels(changed)
-        for workspace in workspaces.list():
-            theirs = selector_labels(workspace)
-            if all(theirs.get(key, value) == value for key, value in mine.items()):
-                yield from _lacking(workspace)
+        yield from map(_request, filter(_lacks, compatible(workspaces, selector_labels(changed))))
 
     return requests
 
@@ -55,15 +90,14 @@ def waiting_for(workspaces: Store, nodes: Store) -> Callable[[Obj], Iterable[Req
 
     def requests(pod: Obj) -> Iterable[Request]:
         for name in node_of_pod(pod):
-            labels = ((nodes.get(name) or {}).get("metadata") or {}).get("labels") or {}
-            for workspace in workspaces.list():
-                wanted = selector_labels(workspace)
-                if wanted and wanted.items() <= labels.items():
-                    yield from _lacking(workspace)
+            yield from map(_request, filter(_lacks, selecting(workspaces, nodes.get(name) or {})))
 
     return requests
 
 
-def _lacking(workspace: Obj) -> Iterable[Request]:
-    if not is_true(conditions_of(workspace), RESOURCE_READY):
-        yield Request(workspace["metadata"]["namespace"], workspace["metadata"]["name"])
+def _lacks(workspace: Obj) -> bool:
+    return not is_true(conditions_of(workspace), RESOURCE_READY)
+
+
+def _request(workspace: Obj) -> Request:
+    return Request(workspace["metadata"]["namespace"], workspace["metadata"]["name"])

@@ -14,18 +14,31 @@ from controllers.workspace.observe import BY_NODE, BY_WORKSPACE, Stores
 from controllers.workspace.observe_children import of_label
 from controllers.workspace.podreader import HttpPodReader, Reports
 from controllers.workspace.reconciler import WorkspaceReconciler
-from controllers.workspace.rivals import moves, node_of_pod, nodes_of_workspace, rivals_of, waiting_for
-from controllers.workspace.target import selector_labels
+from controllers.workspace.rivals import (
+    BY_KEYS,
+    BY_SELECTOR,
+    by_keys,
+    by_selector,
+    moves,
+    node_of_pod,
+    nodes_of_workspace,
+    rivals_of,
+    selecting,
+    waiting_for,
+)
 from controllers.workspace.upgrade import UpgradeGate
 from controllers.workspace.watch_children import requests_of, watch_children
 from manager.builder import ControllerBuilder
 from manager.channel import Channel, ChannelSource
 from manager.handlers import enqueue_self
+from manager.labelindex import BY_LABEL, label_pairs
 from manager.manager import Manager
 from manager.ownwrites import OwnWrites
 from manager.resources import DEPLOYMENTS, NODES, PODS, SERVICES
 from manager.store import Store
 from manager.types import Obj, Request, Resource
+
+_RARELY = 20  # times more seldom is a kind looked for that is not made
 
 
 def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
@@ -51,6 +64,9 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
     stores.pods.add_index(BY_WORKSPACE, of_label)
     stores.pods.add_index(BY_NODE, node_of_pod)
     stores.workspaces.add_index(BY_NODE, nodes_of_workspace)
+    stores.workspaces.add_index(BY_KEYS, by_keys)
+    stores.workspaces.add_index(BY_SELECTOR, by_selector)
+    stores.nodes.add_index(BY_LABEL, label_pairs)
     builder.watches(PODS, requests_of(of_label)).watches(NODES, _workspaces_of(stores.workspaces))
     builder.watches(WORKSPACES, rivals_of(stores.workspaces), moves(nodes_of_workspace))
     builder.watches(PODS, waiting_for(stores.workspaces, stores.nodes), moves(node_of_pod))
@@ -90,7 +106,8 @@ def add_workspace_controller(mgr: Manager, settings: WorkspaceSettings) -> None:
             requests=requests_of(of_machine),
             made=made,
             workspaces=stores.workspaces,
-            poll=settings.crd_poll,
+            # The other kind wakes nothing but deletions, which look for what is left by themselves.
+            poll=settings.crd_poll * (1 if kind == node_api.resource else _RARELY),
         )
         mgr.add(late.run, name=f"late-{kind.plural}")
 
@@ -99,12 +116,9 @@ def _workspaces_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
     """Whom a node concerns: Workspaces that select it, and those that use it though its labels have changed."""
 
     def requests(node: Obj) -> Iterable[Request]:
-        name, labels = node["metadata"]["name"], node["metadata"].get("labels") or {}
-        for workspace in workspaces.list():
-            wanted = selector_labels(workspace)
-            used = (workspace.get("status") or {}).get("workerNodes") or []
-            if name in used or (wanted and wanted.items() <= labels.items()):
-                yield Request(workspace["metadata"]["namespace"], workspace["metadata"]["name"])
+        used = workspaces.by_index(BY_NODE, node["metadata"]["name"])
+        for workspace in (*used, *selecting(workspaces, node)):
+            yield Request(workspace["metadata"]["namespace"], workspace["metadata"]["name"])
 
     return requests
 

@@ -18,6 +18,7 @@ from controllers.workspace.made import instance_type
 from controllers.workspace.model import Observation, Stage
 from controllers.workspace.nodeapi import NodeApi
 from controllers.workspace.pods import is_leaving, newest_revision
+from controllers.workspace.tuning.runs import of_job
 from manager.types import Obj
 
 
@@ -45,7 +46,7 @@ def present(obs: Observation) -> At | None:
     places = [place for machine in obs.machines if (place := _of_machine(machine, obs.node_api)) is not None]
     if not places:
         living = newest_revision([pod for pod in obs.pods if not is_leaving(pod)])
-        places = [place for pod in living if (place := _of_pod(pod)) is not None]
+        places = [place for pod in living if not _has_run(pod) and (place := _of_pod(pod)) is not None]
     order = list(Stage)
     return min(places, key=lambda place: (order.index(place.stage), -place.since.timestamp()), default=None)
 
@@ -64,7 +65,8 @@ def completed(obs: Observation) -> Iterator[Took]:
             continue  # after a restart neither time belongs to the first start
         started = _started(pod)
         yield from _took(Stage.IMAGE, uid, _since(pod, "PodScheduled"), started)
-        yield from _took(Stage.MODEL, uid, started, _since(pod, "Ready"))
+        if not of_job(pod):  # it is Ready at once, which says nothing of a model
+            yield from _took(Stage.MODEL, uid, started, _since(pod, "Ready"))
 
 
 def _took(stage: Stage, source: str, begin: datetime | None, end: datetime | None) -> Iterator[Took]:
@@ -87,6 +89,14 @@ def _of_pod(pod: Obj) -> At | None:
     if started is not None:
         return At(Stage.MODEL, started)
     return At(Stage.IMAGE, scheduled) if scheduled else None
+
+
+def _has_run(pod: Obj) -> bool:
+    """Whether the pod tunes, and does so already: from then on the run tells itself how far it is."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return of_job(pod) and any(
+        "waiting" not in (item.get("state") or {}) or item.get("restartCount") for item in statuses
+    )
 
 
 def _created(obj: Obj) -> datetime | None:

@@ -12,7 +12,6 @@ from datetime import datetime
 
 from api.conditions import (
     INFERENCE_READY,
-    JOB_STARTED,
     RESOURCE_READY,
     WORKSPACE_READY,
     WORKSPACE_SUCCEEDED,
@@ -40,8 +39,13 @@ def status_of(
     *,
     nodes: Iterable[Obj] = (),
     count: int | None = None,
+    state: WorkspaceState | None = None,
+    tuning: Obj | None = None,
 ) -> Obj:
-    """The whole status that we write; fields of others are not in it. What nobody looked at now stays as it is."""
+    """The whole status that we write; fields of others are not in it. What nobody looked at now stays as it is.
+
+    ``state``: of a Workspace that tunes; of one that serves the findings tell it. ``tuning``: how far it is.
+    """
     wanted_list = wanted_adapters(obs)
     entries = observed_adapters(obs, wanted_list)
     told = adapters_finding(entries, wanted_list)
@@ -60,9 +64,10 @@ def status_of(
         "observedGeneration": generation,
         "workerNodes": sorted(node["metadata"]["name"] for node in nodes),
         "targetNodeCount": count or (obs.obj.get("status") or {}).get("targetNodeCount"),
-        "state": _state(obs, findings),
+        "state": str(state or _state(obs, findings)),
         "eta": _patched(wait, (obs.obj.get("status") or {}).get("eta")),
         "adapters": entries,
+        "tuning": _patched(tuning, (obs.obj.get("status") or {}).get("tuning")),
         "conditions": [item.to_obj() for item in result],
     }
 
@@ -94,8 +99,6 @@ def _patched(new: Obj | None, stored: Obj | None) -> Obj | None:
 
 def _state(obs: Observation, findings: Sequence[Finding]) -> str:
     by_type = {item.type: item.status for item in findings}
-    if obs.workspace is not None and obs.workspace.tuning is not None:
-        return str(_tuning_state(findings))
     if by_type.get(RESOURCE_READY) == Status.TRUE == by_type.get(INFERENCE_READY):
         return str(WorkspaceState.READY)
     before = (obs.obj.get("status") or {}).get("state")
@@ -105,15 +108,3 @@ def _state(obs: Observation, findings: Sequence[Finding]) -> str:
     ):
         return str(WorkspaceState.NOT_READY)
     return str(WorkspaceState.PENDING)
-
-
-def _tuning_state(findings: Sequence[Finding]) -> WorkspaceState:
-    found = {item.type: item for item in findings}
-    done, started = found.get(WORKSPACE_SUCCEEDED), found.get(JOB_STARTED)
-    if done is not None and done.status == Status.TRUE:
-        return WorkspaceState.SUCCEEDED
-    if started is not None and started.status == Status.TRUE:
-        return WorkspaceState.RUNNING
-    if done is not None and done.why.reason == Reason.WORKSPACE_FAILED:
-        return WorkspaceState.FAILED
-    return WorkspaceState.PENDING

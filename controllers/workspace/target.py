@@ -15,9 +15,10 @@ from api.catalog import Preset
 from api.catalog.hub import unlisted
 from api.errors import UnknownPreset
 from api.reasons import Cause, Reason
-from api.v1alpha1 import InferenceSpec, Workspace
+from api.v1alpha1 import InferenceSpec, TuningSpec, Workspace
 from api.validation import World, judge, shortened
 from api.validation.inference import is_hub_id
+from api.validation.warn import placeholder_causes
 from controllers.workspace.kinds import NodeKind, node_kind
 from controllers.workspace.layout import Layout
 from controllers.workspace.model import Observation
@@ -43,6 +44,7 @@ class Target:
         only: names of the nodes that may be chosen; None: the instance type alone decides.
         layout: nodes, GPUs and parallelism; the workload is built from it.
         tolerations: what its pods must tolerate beyond what every pod of ours does.
+        tuning: what is to be tuned; None where something is served. ``inference`` is empty then.
     """
 
     workspace: Workspace
@@ -56,6 +58,14 @@ class Target:
     image: str = ""
     only: frozenset[str] | None = None
     tolerations: tuple[Obj, ...] = ()
+    tuning: TuningSpec | None = None
+
+    @property
+    def disk(self) -> str:
+        """What the preset asks of a node's disk; empty for a template."""
+        if self.preset is None:
+            return ""
+        return self.preset.tuning.disk if self.tuning is not None and self.preset.tuning else self.preset.disk
 
     @property
     def count(self) -> int:
@@ -74,9 +84,11 @@ def target_of(obs: Observation, now: datetime) -> Target | Cause:
     if workspace is None:
         return Cause(Reason.INVALID_SPEC, {"problems": obs.problem})
     inference = workspace.inference
-    if workspace.tuning is not None and inference is None and obs.deployed:
-        # With a webhook this edit is refused; without one, what runs must not be torn down by it.
+    # With a webhook these edits are refused; without one, what runs must not be torn down by them.
+    if workspace.tuning is not None and inference is None and obs.workload is not None:
         return Cause(Reason.KIND_TOGGLED, {"field": "inference"})
+    if workspace.tuning is None and inference is not None and obs.owns(obs.children.job):
+        return Cause(Reason.KIND_TOGGLED, {"field": "tuning"})
     preset = _preset(obs, workspace)
     if isinstance(preset, Cause):
         return preset
@@ -84,15 +96,13 @@ def target_of(obs: Observation, now: datetime) -> Target | Cause:
     if not verdict.admitted:
         problems = "; ".join(str(item) for item in shortened(verdict.violations))
         return Cause(Reason.INVALID_SPEC, {"problems": problems})
-    if workspace.tuning is not None:
-        return Cause(Reason.TUNING_NOT_SUPPORTED)
     labels = workspace.resource.label_selector.as_labels()
-    if inference is None or labels is None:  # the validation has refused both; this tells the type checker
-        return Cause(Reason.INVALID_SPEC, {"problems": "inference and a plain labelSelector are required"})
-    if refused := _not_yet(inference):
+    if labels is None:  # the validation has refused it; this tells the type checker
+        return Cause(Reason.INVALID_SPEC, {"problems": "a plain labelSelector is required"})
+    if refused := _not_yet(workspace):
         return refused
     kind = node_kind(obs, workspace, preset, now)
-    return kind if isinstance(kind, Cause) else _target(obs, workspace, inference, preset, labels, kind)
+    return kind if isinstance(kind, Cause) else _target(obs, workspace, preset, labels, kind)
 
 
 def _preset(obs: Observation, workspace: Workspace) -> Preset | Cause | None:
@@ -108,12 +118,12 @@ def _preset(obs: Observation, workspace: Workspace) -> Preset | Cause | None:
 def _target(
     obs: Observation,
     workspace: Workspace,
-    inference: InferenceSpec,
     preset: Preset | None,
     labels: dict[str, str],
     kind: NodeKind,
 ) -> Target:
-    options = inference.preset.preset_options if inference.preset else None
+    inference = workspace.inference or InferenceSpec()
+    options = workspace.preset.preset_options if workspace.preset else None
     image = (options.image if options else None) or (preset.image_ref(obs.registry) if preset else "")
     spot = workspace.metadata.annotations.get(keys.CAPACITY_TYPE) == keys.SPOT
     return Target(
@@ -128,10 +138,14 @@ def _target(
         image=image,
         only=kind.only,
         tolerations=(_SPOT,) if spot else (),
+        tuning=workspace.tuning,
     )
 
 
-def _not_yet(inference: InferenceSpec) -> Cause | None:
+def _not_yet(workspace: Workspace) -> Cause | None:
+    if workspace.tuning is not None:  # one that cannot be pushed costs nobody a node
+        return next(placeholder_causes(workspace), None)
+    inference = workspace.inference or InferenceSpec()
     for index, adapter in enumerate(inference.adapters):
         image = (adapter.source.image if adapter.source else None) or ""
         if _PLACEHOLDER in image:

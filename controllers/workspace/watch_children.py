@@ -20,7 +20,7 @@ from controllers.workspace.observe_children import (
 from manager.builder import ControllerBuilder
 from manager.handlers import enqueue_mapped
 from manager.manager import Manager
-from manager.resources import CONFIGMAPS, CONTROLLERREVISIONS, SERVICES, STATEFULSETS
+from manager.resources import CONFIGMAPS, CONTROLLERREVISIONS, JOBS, SERVICES, STATEFULSETS
 from manager.sources import KindSource
 from manager.store import Store
 from manager.types import Obj, Request, Resource
@@ -41,10 +41,11 @@ def watch_children(mgr: Manager, builder: ControllerBuilder) -> ChildStores:
         store.add_index(BY_WORKSPACE, of_label)
         return store
 
-    builder.owns(STATEFULSETS)
+    builder.owns(STATEFULSETS).owns(JOBS)
     builder.watches_metadata(CONFIGMAPS, _users_of(workspaces))
     return ChildStores(
         statefulsets=cache.informer(STATEFULSETS).store,
+        jobs=cache.informer(JOBS).store,
         services=cache.informer(SERVICES).store,
         configmaps=cache.informer(CONFIGMAPS, metadata_only=True).store,
         adapters=labelled(CONFIGMAPS),
@@ -53,7 +54,7 @@ def watch_children(mgr: Manager, builder: ControllerBuilder) -> ChildStores:
 
 
 def _users_of(workspaces: Store) -> Callable[[Obj], Iterable[Request]]:
-    """Whom a ConfigMap concerns: Workspaces that name it as their engine's settings."""
+    """Whom a ConfigMap concerns: Workspaces whose settings it holds."""
 
     def requests(obj: Obj) -> Iterable[Request]:
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]

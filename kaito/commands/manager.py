@@ -69,6 +69,14 @@ def manager(
     admission_rules: Annotated[
         str, typer.Option(help="What is admitted: an era (v0.3, v0.12), and NAME=VALUE of docs/admission.md.")
     ] = "",
+    allow_private_dataset_urls: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-dataset-urls",
+            help="Admit datasets at private addresses, and let tuning pods fetch them: this machine, the "
+            "cluster's network, the cloud's metadata service. The same as --admission-rules=private-urls=true.",
+        ),
+    ] = False,
     upgrade_workloads: Annotated[
         bool,
         typer.Option(
@@ -116,6 +124,7 @@ def manager(
     """Run the operator until SIGTERM or Ctrl-C."""
     import asyncio
     import logging
+    from dataclasses import replace
 
     from controllers import (
         Limits,
@@ -141,6 +150,8 @@ def manager(
         raise CliError(f"--log-level {log_level}: not a level", "use debug, info, warning or error", exit_code=2)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     switches, wanted = _switches(admission_rules), _node_api(node_api)
+    if allow_private_dataset_urls:
+        switches = replace(switches, private_urls=True)
     # The SDK tells of every request and reply, headers and all.
     logging.getLogger("azure").setLevel(max(level, logging.WARNING))
     cloud = None

@@ -67,11 +67,26 @@ def demo(
     cloud: CloudOption = "local",
     faults: FaultsOption = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait until the Workspace is ready.")] = 300.0,
+    tuning: Annotated[
+        bool,
+        typer.Option(
+            "--tuning", help="Show tuning instead: train an adapter, push it, serve it, ask with and without it."
+        ),
+    ] = False,
 ) -> None:
     """Show the whole path once: cluster, operator, Workspace, GPU node, vLLM, /chat; then clean up.
 
     Uses a temporary folder; nothing is left behind, also after Ctrl-C.
     """
+    if tuning:
+        from kaito.errors import CliError
+        from kaito.local.tuning_demo import run_tuning_demo
+
+        if manifest is not None:
+            step = "leave one of the two out"
+            raise CliError("--manifest is for the other demonstration, and not for --tuning", step, exit_code=2)
+        asyncio.run(run_tuning_demo(node_delay=node_delay, timeout=timeout, cloud=cloud, faults=faults))
+        return
     from kaito.local.demo import run_demo
 
     asyncio.run(run_demo(manifest, prompt, node_delay=node_delay, timeout=timeout, cloud=cloud, faults=faults))

@@ -28,6 +28,7 @@ from controllers.workspace.eta import READY, seconds_left
 from controllers.workspace.findings import blocking, passes, turn_of
 from controllers.workspace.model import Observation
 from controllers.workspace.stages import present
+from controllers.workspace.tuning import runs
 from kaito.endpoint import curls, from_outside
 from kaito.explain import moments
 from kaito.explain.moments import Moment
@@ -153,18 +154,18 @@ def explain_workspace(obs: Observation, events: Sequence[Obj], now: datetime, no
         name=obs.name,
         namespace=obs.namespace,
         state=state,
-        moments=moments.in_order(_moments(obs, events, now)),
+        moments=moments.in_order(_moments(obs, events, now, plan.status.get("tuning"))),
         blocking=verdict,
         beside=tuple(_beside(obs, derived)),
         wait=_wait(obs, now) if verdict is not None and verdict.passes else "",
         endpoint=tuple(curls(service, model)) if service is not None and verdict is None else (),
         outside=from_outside(service) if service is not None and verdict is None else "",
-        notes=(*notes, *_doubts(obs, ready)),
-        facts={"adapters": plan.status.get("adapters") or []},
+        notes=(*notes, *_doubts(obs, ready), *_kept(obs)),
+        facts={"adapters": plan.status.get("adapters") or [], "tuning": plan.status.get("tuning")},
     )
 
 
-def _moments(obs: Observation, events: Sequence[Obj], now: datetime) -> Iterator[Moment]:
+def _moments(obs: Observation, events: Sequence[Obj], now: datetime, told: Obj | None) -> Iterator[Moment]:
     yield from moments.of_workspace(obs.obj)
     for machine in obs.machines:
         yield from moments.of_machine(machine)
@@ -179,6 +180,10 @@ def _moments(obs: Observation, events: Sequence[Obj], now: datetime) -> Iterator
         report = obs.reports.get(pod["metadata"]["name"])
         if report is not None and report.progress is not None and report.progress.stage != "Ready":
             yield moments.of_engine(pod, report.progress, now)
+        if report is not None and report.tune is not None:
+            yield moments.of_run(pod, report.tune, told or {}, now)
+    if (job := obs.children.job) is not None and obs.owns(job):
+        yield from moments.of_job(job)
     machines = {str(item["metadata"]["name"]) for item in obs.machines}
     names = {
         "Workspace": {obs.name},
@@ -189,6 +194,7 @@ def _moments(obs: Observation, events: Sequence[Obj], now: datetime) -> Iterator
         # Whoever makes the pods tells in an event alone why it cannot: a quota, a policy.
         "Deployment": {obs.name},
         "StatefulSet": {obs.name},
+        "Job": {obs.name},
         "ReplicaSet": {name for name in _regarded(events, "ReplicaSet") if name.startswith(f"{obs.name}-")},
     }
     yield from moments.of_events(events, names)
@@ -213,6 +219,14 @@ def _doubts(obs: Observation, derived: Condition | None) -> Iterator[str]:
         yield "the operator has not written a status yet: is it running? kubectl -n kaito-system get pods"
     elif derived is not None and (told.status, told.reason) != (derived.status, derived.reason):
         yield f"the stored status still says {told.reason}; the operator looks again with the next change"
+
+
+def _kept(obs: Observation) -> Iterator[str]:
+    """That a run which is over still costs its node."""
+    job = obs.children.job
+    if obs.owns(job) and runs.verdict(job or {}) and (obs.nodes or obs.machines):
+        step = f"kubectl delete workspace {obs.name} -n {obs.namespace}"
+        yield f"the run is over; its node is kept, and paid for, until the workspace is deleted: {step}"
 
 
 def _machine(obs: Observation) -> dict[str, Fact]:

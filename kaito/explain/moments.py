@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from api.conditions import (
     ADAPTERS_READY,
     INFERENCE_READY,
+    JOB_STARTED,
     RESOURCE_READY,
     WORKSPACE_READY,
     Condition,
@@ -20,20 +21,28 @@ from api.conditions import (
     conditions_of,
     parse_time,
 )
-from api.progress import LoadProgress, LoadStage
+from api.progress import LoadProgress, LoadStage, TuneProgress, TuneStage
 from controllers.workspace.lastwords import last_line, shortened
 from controllers.workspace.made import instance_type
 from controllers.workspace.pods import progress_words
+from controllers.workspace.tuning.runs import noted, parsed
+from controllers.workspace.tuning.status import training_words
 from manager.types import Obj
 
 WORKSPACE, MACHINE, CLOUD, NODE, POD, ENGINE = "workspace", "machine", "cloud", "node", "pod", "engine"
 # The order of what happened in the same second. What is told about something comes after that itself.
 _RANKS = {WORKSPACE: 0, MACHINE: 10, CLOUD: 20, NODE: 30, POD: 50, ENGINE: 60}
-_MILESTONES = {RESOURCE_READY: 40, INFERENCE_READY: 70, WORKSPACE_READY: 80, ADAPTERS_READY: 90}
+_MILESTONES = {RESOURCE_READY: 40, JOB_STARTED: 55, INFERENCE_READY: 70, WORKSPACE_READY: 80, ADAPTERS_READY: 90}
 _LATER = 100
 _KINDS = {"Workspace": WORKSPACE, "Machine": MACHINE, "NodeClaim": MACHINE, "Node": NODE, "Pod": POD}
-_KINDS |= dict.fromkeys(("Deployment", "StatefulSet", "ReplicaSet"), POD)
-_WARNINGS_ONLY = ("Workspace", "Deployment", "StatefulSet", "ReplicaSet")  # what went well is in the objects
+_KINDS |= dict.fromkeys(("Deployment", "StatefulSet", "ReplicaSet", "Job"), POD)
+_WARNINGS_ONLY = (
+    "Workspace",
+    "Deployment",
+    "StatefulSet",
+    "ReplicaSet",
+    "Job",
+)  # the objects tell what went well
 
 _LAUNCHED = ("MachineLaunched", "Launched")
 _WORDS = {
@@ -151,6 +160,28 @@ def of_engine(pod: Obj, progress: LoadProgress, now: datetime) -> Moment:
     return Moment(now, ENGINE, str(pod["metadata"]["name"]), text, bad=progress.stage == "Failed")
 
 
+def of_run(pod: Obj, progress: TuneProgress, told: Obj, now: datetime) -> Moment:
+    """Where the tuning program says that it is, now. ``told``: the figures of the status."""
+    words = training_words(told) if progress.stage is TuneStage.TRAINING else shortened(progress.message)
+    stage = str(progress.stage).lower()
+    text = f"{stage}: {words}" if words else stage
+    return Moment(now, ENGINE, str(pod["metadata"]["name"]), text, bad=progress.stage is TuneStage.FAILED)
+
+
+def of_job(job: Obj) -> Iterator[Moment]:
+    """Its creation, its end, and how its pod ended where that is kept on it because the pod is gone."""
+    name = str(job["metadata"]["name"])
+    if created := parse_time(job["metadata"].get("creationTimestamp")):
+        yield Moment(created, POD, name, "Job created", rank=_RANKS[POD] - 1)
+    if (kept := noted(job)) is not None and (at := parse_time(kept.at)):
+        yield Moment(at, ENGINE, kept.pod, _ending(kept.exit_code, kept.words), bad=kept.exit_code != 0)
+    for condition in conditions_of(job):
+        at = condition.last_transition_time
+        if condition.type in ("Complete", "Failed") and condition.status == Status.TRUE and at is not None:
+            text = "Job completed" if condition.type == "Complete" else "Job failed"
+            yield Moment(at, POD, name, text, bad=condition.type == "Failed", rank=_RANKS[ENGINE] + 1)
+
+
 def of_events(events: Iterable[Obj], names: Mapping[str, set[str]]) -> Iterator[Moment]:
     """Events about the objects of the chain. ``names``: by kind, the names that belong to it."""
     for event in events:
@@ -183,9 +214,14 @@ def _of_container(pod: str, container: Obj) -> Iterator[Moment]:
         yield Moment(at, POD, pod, "its process started" + (f" (restart {restarts})" if restarts else ""))
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     if at := parse_time(ended.get("finishedAt")):
-        words = last_line(ended.get("message")) or str(ended.get("reason") or "")
+        progress = parsed(str(ended.get("message") or ""))
+        words = progress.message if progress else last_line(ended.get("message"))
         code = int(ended.get("exitCode") or 0)
-        yield Moment(at, ENGINE, pod, f"ended with exit code {code}: {words}", bad=code != 0)
+        yield Moment(at, ENGINE, pod, _ending(code, words or str(ended.get("reason") or "")), bad=code != 0)
+
+
+def _ending(code: int, words: str) -> str:
+    return f"ended with exit code {code}: {words}"
 
 
 def _said(condition: Condition) -> str:

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from api.reasons import Fact, Reason
+from api.reasons import RUN_FAILURES, Fact, Reason
 from controllers.workspace.findings import Turn, passes
 
 _LOGS_BEFORE = {Reason.CRASH_LOOP, Reason.OUT_OF_MEMORY}
 _LOGS = {Reason.ENGINE_FAILED, Reason.MODEL_PULLING, Reason.MODEL_LOADING, Reason.CONTAINER_STARTING}
+_RUN = {*RUN_FAILURES, Reason.TUNING_JOB_FAILED, Reason.TUNING_RETRYING}
+_RUNNING = {
+    Reason.TUNING_STARTING,
+    Reason.TUNING_FETCHING,
+    Reason.TUNING_LOADING,
+    Reason.TUNING_TRAINING,
+    Reason.TUNING_SAVING,
+    Reason.TUNING_PUSHING,
+}
 _POD = {
     Reason.IMAGE_PULL_FAILED,
     Reason.CONTAINER_START_FAILED,
@@ -44,6 +53,11 @@ def commands(reason: str, facts: Mapping[str, Fact], name: str, namespace: str) 
     pod, node, machine = (str(facts.get(key) or "") for key in ("pod", "node", "machine"))
     if reason in _LOGS_BEFORE:
         return (f"kaito logs {name}{space} --previous",)
+    if reason in _RUN:
+        mend = f"kubectl edit workspace {name}{space}"
+        return (f"kubectl describe workspace {name}{space}", mend, f"kubectl delete job {name}{space}")
+    if reason in _RUNNING:
+        return (f"kaito logs {name}{space} -f",)
     if reason in _LOGS or reason in _ADAPTERS:
         return (f"kaito logs {name}{space}" + (" -f" if passes(reason) else ""),)
     if reason == Reason.POD_STUCK:

@@ -18,10 +18,12 @@ from controllers.workspace.setup import of_machine
 from controllers.workspace.target import selector_labels
 from manager.client import Client
 from manager.errors import Forbidden, NotFound
+from manager.labelindex import BY_LABEL, label_pairs
 from manager.resources import (
     CONFIGMAPS,
     CONTROLLERREVISIONS,
     DEPLOYMENTS,
+    JOBS,
     NODES,
     PODS,
     SERVICES,
@@ -95,6 +97,7 @@ def stores_of(lists: Lists, made_of: Iterable[Resource]) -> Stores:
     """The stores, not filled yet. ``made_of``: the kinds that become nodes, as far as they are served."""
     children = ChildStores(
         statefulsets=lists.store(STATEFULSETS),
+        jobs=lists.store(JOBS),
         services=lists.store(SERVICES),
         configmaps=lists.store(CONFIGMAPS),
         adapters=lists.store(CONFIGMAPS, labelled=True),
@@ -114,6 +117,7 @@ def stores_of(lists: Lists, made_of: Iterable[Resource]) -> Stores:
     )
     stores.workspaces.add_index(BY_CONFIG, of_config)
     stores.workspaces.add_index(BY_NODE, nodes_of_workspace)
+    stores.nodes.add_index(BY_LABEL, label_pairs)
     stores.pods.add_index(BY_WORKSPACE, of_label)
     stores.pods.add_index(BY_NODE, node_of_pod)
     for store in made.values():

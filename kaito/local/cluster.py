@@ -229,7 +229,7 @@ class Cluster:
             f"--health-bind={HOST}:{self.ports.operator_health}",
             f"--webhook-bind={HOST}:{self.ports.operator_webhook}",
             "--namespace=kube-system",  # where its certificates are
-            "--admission-rules=private-urls=true",  # everything here is on this machine
+            "--allow-private-dataset-urls",  # everything here is on this machine
         ]
         env = azure_environment(self.azure_home, self.ports.arm) if self.is_azure else {}
         return Child("operator", argv, self.logs / "operator.log", self._operator_ready, environment=env)

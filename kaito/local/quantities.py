@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 _SUFFIX: dict[str, Fraction] = {
     "n": Fraction(1, 10**9),
@@ -39,9 +40,14 @@ def parse_quantity(value: object) -> Fraction:
     """
     if isinstance(value, int | float):
         return Fraction(str(value))
-    found = _QUANTITY.match(str(value).strip())
+    return _parsed(str(value))
+
+
+@lru_cache(4096)  # the same few amounts stand in every node and pod
+def _parsed(text: str) -> Fraction:
+    found = _QUANTITY.match(text.strip())
     if found is None:
-        raise ValueError(f"{value!r} is not a quantity")
+        raise ValueError(f"{text!r} is not a quantity")
     number, exponent, suffix = found.groups()
     scale = Fraction(10) ** int(exponent) if exponent else _SUFFIX[suffix or ""]
     return Fraction(number) * scale

@@ -150,6 +150,9 @@ def tuning(fit: TuningFit | None, instead: str) -> Iterator[Finding]:
     """Whether the model can be trained there."""
     if fit is not None and not fit.comfortable:
         yield Finding(Severity.WARNING if fit.possible else Severity.ERROR, "memory", fit.why, instead)
+    if fit is not None and fit.possible:
+        text = "the node is kept, and paid for, when training is over, until the Workspace is deleted"
+        yield Finding(Severity.NOTE, "kept", text, "kubectl delete workspace gives it back")
     if fit is None or not fit.possible or fit.batch is None:
         return
     sample = f"samples of {SAMPLE_TOKENS} tokens"

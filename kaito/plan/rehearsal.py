@@ -1,10 +1,10 @@
 """The operator's own decision, run against an imaginary cluster.
 
-In: a Workspace and the time. Out: the actions in the order in which the operator would take them, and what it says
-in the end. Nothing is decided here. After each round the imaginary world does what a willing one would: a Machine
-becomes a Ready node with its GPUs, a Deployment becomes ready. The world is without matching nodes at the start,
-because there is no cluster to look at. What depends on the Workspace's uid, which nobody knows yet, is shown as
-such: the names of Machines, and an owner reference with a uid of zeros.
+In: a Workspace and the time. Out: the actions in the order in which the operator would take them, and what it
+says in the end. Nothing is decided here. After each round the imaginary world does what a willing one would: a
+Machine becomes a Ready node with its GPUs, a Deployment becomes ready, a Job completes. The world is without
+matching nodes at the start, because there is no cluster to look at. What depends on the Workspace's uid, which
+nobody knows yet, is shown as such: the names of Machines, and an owner reference with a uid of zeros.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from controllers.workspace.model import (
     Annotate,
     Apply,
     CreateMachine,
+    CreateOnce,
     LabelNode,
     Observation,
 )
@@ -138,9 +139,10 @@ def _act(world: _World, action: Action) -> None:
             )
             text = ", ".join(f"{key}={value}" for key, value in labels)
             world.steps.append(Step("label", "Node", node_name, text))
-        case Apply(resource, body):
+        case Apply(resource, body) | CreateOnce(resource, body):
             world.obs = _with_ready_workload(imagine(obs, action))
-            world.steps.append(Step("apply", resource.kind, str(body["metadata"]["name"]), _detail(body), body))
+            verb = "apply" if isinstance(action, Apply) else "create"
+            world.steps.append(Step(verb, resource.kind, str(body["metadata"]["name"]), _detail(body), body))
         case Annotate(resource, name, annotations):
             world.obs = imagine(obs, action)
             text = ", ".join(key for key, _ in annotations)
@@ -157,6 +159,8 @@ def pod_gpus(body: Mapping[str, Any]) -> int:
 
 
 def _detail(body: Obj) -> str:
+    if body["kind"] == "ConfigMap" and keys.TRAINING_CONFIG_KEY in body["data"]:
+        return "the method's training settings, to edit; left alone where it is there already"
     if body["kind"] == "ConfigMap":
         return f"the list of adapters: {len(json.loads(body['data'][keys.ADAPTERS_CONFIG_KEY])['adapters'])}"
     if body["kind"] == "ControllerRevision":
@@ -167,6 +171,9 @@ def _detail(body: Obj) -> str:
         return f"{spec.get('type', 'ClusterIP')}, ports {ports}"
     containers = spec.get("template", {}).get("spec", {}).get("containers") or [{}]
     replicas, gpus = spec.get("replicas", 1), pod_gpus(body)
+    if body["kind"] == "Job":
+        word = "GPU" if gpus == 1 else "GPUs"
+        return f"one pod that trains, {gpus} {word}, image {containers[0].get('image', '')}"
     count = f"{replicas} replica{'s' if replicas != 1 else ''}"
     return f"{count}, {gpus} GPU{'s' if gpus != 1 else ''} each, image {containers[0].get('image', '')}"
 
@@ -200,6 +207,9 @@ def _with_ready_workload(obs: Observation) -> Observation:
     if group := obs.children.statefulset:
         ready = {**group, "status": _workload_status(group)}
         obs = replace(obs, children=replace(obs.children, statefulset=ready))
+    if job := obs.children.job:
+        done = {**job, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+        obs = replace(obs, children=replace(obs.children, job=done))
     return obs
 
 

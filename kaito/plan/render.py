@@ -77,7 +77,8 @@ def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if verdict.tuning is not None:
         yield "Training", verdict.tuning.why
     if verdict.preset and verdict.steps:
-        yield "Disk", f"{verdict.preset.disk} on each node"
+        tuned = verdict.preset.tuning if verdict.tuning is not None else None
+        yield "Disk", f"{tuned.disk if tuned else verdict.preset.disk} on each node"
 
 
 def sizing_facts(sizing: Sizing) -> list[tuple[str, str]]:
@@ -110,7 +111,8 @@ def _cost(verdict: Verdict) -> str:
     text = f"{on_demand:.2f} {price.currency} per hour"
     if spot is not None:
         text += f", {spot:.2f} on spot"
-    return f"{text} ({price.region}, as of {price.date or 'an unknown day'})"
+    kept = " until the Workspace is deleted" if verdict.tuning is not None else ""
+    return f"{text}{kept} ({price.region}, as of {price.date or 'an unknown day'})"
 
 
 def _model(preset: Preset) -> str:

@@ -7,15 +7,18 @@ played: an instance that runs becomes a Node object, and a pod that is bound to 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import looptime
 import pytest
 
 from api import catalog
@@ -28,18 +31,20 @@ from controllers import (
 )
 from controllers.resources import MACHINES, WORKSPACES
 from kaito.local.cluster import put
-from manager.cache import Cache
+from kaito.local.testing import Paper, paper_cluster
 from manager.client import Client
 from manager.config import RestConfig
 from manager.errors import ApiError, NotFound
 from manager.manager import Manager
-from manager.resources import CRDS, NODES, PODS
+from manager.resources import CRDS, NAMESPACES, NODES, PODS
+from manager.testing.controlplane import assets
 from provisioner.local import LocalProvider
 from provisioner.testing import FakeLocalCloud
 
 Json = dict[str, Any]
 Answer = TypeVar("Answer")
 SKU = "Standard_NC6s_v3"
+SOAK = bool(os.environ.get("KAITO_SOAK"))
 
 
 def stamp() -> str:
@@ -60,16 +65,13 @@ class World:
     pods_fail: Json | None = None  # container state to report instead of ready
     settings: WorkspaceSettings = field(default_factory=lambda: WorkspaceSettings(registry="example.com/kaito"))
     pod_ip: str = "127.97.0.7"
+    providers: list[LocalProvider] = field(default_factory=list)  # closed when their operators have ended
 
     # ------------------------------------------------------------------ the operator
 
-    def manager(
-        self, *, client: Client | None = None, workspace: bool = True, machine: bool = True, **settings: Any
-    ) -> Manager:
+    def manager(self, *, workspace: bool = True, machine: bool = True, **settings: Any) -> Manager:
         """An operator that has not been started; ``settings`` are of its Workspace controller."""
         mgr = Manager(self.config, metrics_bind="0", health_bind="0")
-        if client is not None:
-            mgr.live, mgr.cache = client, Cache(client)
         if workspace:
             add_workspace_controller(mgr, replace(self.settings, **settings))
         if machine:
@@ -77,7 +79,7 @@ class World:
             provider = LocalProvider(self.cloud.url, self.token_file, gpus_of=gpus)
             provider.poll_interval = 0.05
             add_machine_controller(mgr, provider, MachineSettings())
-            mgr.add(lambda: _close_at_the_end(provider), name="provider", needs_leader=False)
+            self.providers.append(provider)
         return mgr
 
     @asynccontextmanager
@@ -131,6 +133,10 @@ class World:
             return None
 
         return await eventually(check, lambda: self._explain(name))
+
+    async def until(self, check: Callable[[], Awaitable[Answer | None]]) -> Answer:
+        """Ask until the answer is true, and give it."""
+        return await eventually(check)
 
     async def gone(self, name: str = "w") -> None:
         """Wait until a Workspace has left."""
@@ -239,13 +245,6 @@ class World:
             pass  # it left while we looked
 
 
-async def _close_at_the_end(provider: LocalProvider) -> None:
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await provider.close()
-
-
 async def eventually(
     check: Callable[[], Awaitable[Answer | None]],
     explain: Callable[[], Awaitable[str]] | None = None,
@@ -260,25 +259,6 @@ async def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"still not so after {seconds:.0f} s: {await explain() if explain else ''}")
         await asyncio.sleep(0.02)
-
-
-class MortalClient(Client):
-    """A client whose process dies after a number of writes: the write happens, its answer is never heard."""
-
-    def __init__(self, config: RestConfig, writes: int) -> None:
-        super().__init__(config)
-        self.left = writes
-        self.died = asyncio.Event()
-
-    async def send(self, method: str, target: str, body: Any, headers: bytes) -> Json:
-        answer = await super().send(method, target, body, headers)
-        if method == "GET" or "/events" in target:
-            return answer
-        self.left -= 1
-        if self.left <= 0:
-            self.died.set()
-            await asyncio.Event().wait()
-        return answer
 
 
 @pytest.fixture
@@ -297,6 +277,8 @@ async def world(cluster: Any, namespace: str, tmp_path: Path) -> AsyncIterator[W
             await clean_up(world)
             kubelet.cancel()
             await asyncio.gather(kubelet, return_exceptions=True)
+            for provider in world.providers:
+                await provider.close()
 
 
 async def install_crds(client: Client) -> None:
@@ -333,30 +315,50 @@ async def clean_up(world: World) -> None:
         await world._ignore_absent(world.client.patch(NODES, name, unfinalized))
 
 
+# ------------------------------------------------------------------ a cluster in virtual time
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``stage``: in virtual time; in a soak also on the servers of other processes, by the wall clock."""
+    if "stage" in metafunc.fixturenames:
+        others = [*(["embedded"] if SOAK else []), *(["real"] if SOAK and assets() else [])]
+        metafunc.parametrize("stage", ["virtual", *others], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Plays something on a cluster of which only the hardware is not real, in a loop of its own."""
+    config: RestConfig | None = None
+    if request.param != "virtual":
+        config = request.getfixturevalue("_pool").get(request.param, controllers=True, of="stage").config
+    return partial(play_on, tmp_path_factory, config)
+
+
 @pytest.fixture
-def mortal() -> Callable[..., Awaitable[bool]]:
-    """Runs an operator that dies after some writes; True when the goal was reached before that."""
-    return live_once
+def virtual(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """A ``stage`` in virtual time only: for hours."""
+    return partial(play_on, tmp_path_factory, None)
 
 
-async def live_once(world: World, *, writes: int, until_gone: bool = False) -> bool:
-    client = MortalClient(world.config, writes)
-    run = asyncio.create_task(world.manager(client=client).run(asyncio.Event()), name="operator")
-    died = asyncio.create_task(client.died.wait(), name="death")
-    goal = asyncio.create_task(_reach(world, until_gone), name="goal")
-    try:
-        done, _ = await asyncio.wait({run, died, goal}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-        return goal in done
-    finally:
-        for task in (run, died, goal):
-            task.cancel()
-        await asyncio.gather(run, died, goal, return_exceptions=True)
+def play_on(
+    folders: pytest.TempPathFactory,
+    config: RestConfig | None,
+    story: Callable[[Paper], Awaitable[None]],
+    **options: Any,
+) -> None:
+    """One story on a fresh cluster in this process, or in a fresh namespace of another."""
 
+    async def whole() -> None:
+        async with AsyncExitStack() as stack:
+            name = "default" if config is None else f"t-{uuid.uuid4().hex[:10]}"
+            if config is not None:
+                client = await stack.enter_async_context(Client(config))
+                await client.create(NAMESPACES, {"metadata": {"name": name}})
+                stack.push_async_callback(client.delete, NAMESPACES, name)
+            folder = folders.mktemp("stage")
+            made = paper_cluster(folder, config=config, namespace=name, **options)
+            await story(await stack.enter_async_context(made))
 
-async def _reach(world: World, until_gone: bool) -> None:
-    if until_gone:
-        await world.gone()
-    else:
-        await world.becomes("WorkspaceReady", "True")
+    factory = (lambda: looptime.new_event_loop(start=0.0, noop_cycles=4)) if config is None else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(whole())

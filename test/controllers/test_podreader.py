@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from api.progress import LoadProgress, LoadStage
+from api.progress import LoadProgress, LoadStage, TuneProgress, TuneStage
 from controllers.workspace.model import PodReport
 from controllers.workspace.podreader import FRESH_SECONDS, HttpPodReader, Reports
 from manager.types import Request
@@ -182,3 +182,28 @@ async def test_a_pod_that_is_not_there_is_a_report() -> None:
     assert "127.0.0.1" in (await reader.read(pod(ip="127.0.0.1"))).failed
     assert (await reader.read(pod(ip=""))).failed == "it has no address yet"
     await reader.close()
+
+
+@pytest.mark.parametrize("kind", ["Job", "ReplicaSet"])
+async def test_who_made_a_pod_says_what_its_word_means(kind: str) -> None:
+    """A Job's pod tells how far training is; any other how far its server is, in words that are the same."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"stage": "Loading"})
+
+    app = web.Application()
+    app.router.add_get("/v1/progress", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    asked = pod(ip="127.0.0.1")
+    asked["metadata"]["ownerReferences"] = [{"kind": kind, "controller": True}]
+    async with HttpPodReader(port=runner.addresses[0][1]) as reader:
+        report = await reader.read(asked)
+    await runner.cleanup()
+
+    expected = {
+        "Job": PodReport(tune=TuneProgress(stage=TuneStage.LOADING)),
+        "ReplicaSet": PodReport(progress=LoadProgress(stage=LoadStage.LOADING)),
+    }
+    assert report == expected[kind]

@@ -382,14 +382,6 @@ def test_an_object_that_is_no_workspace_is_told_so() -> None:
     assert "resource.count" in message(plan, "WorkspaceReady")
 
 
-def test_tuning_is_admitted_and_provisions_nothing() -> None:
-    """JobStarted says that this release does not tune yet."""
-    plan = decide(seen(workspace(tuning=TUNING)), NOW)
-
-    assert plan.actions == ()
-    assert told(plan)["JobStarted"] == told(plan)["WorkspaceReady"] == ("False", "TuningNotSupported")
-
-
 def test_turning_inference_into_tuning_leaves_the_endpoint_alone() -> None:
     """The forbidden toggle is told, and what serves keeps serving."""
     running = served(seen(nodes=(node(),)))

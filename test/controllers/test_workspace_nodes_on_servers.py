@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -82,18 +81,6 @@ async def test_a_model_of_the_newer_catalogue_gets_as_many_as_it_takes(world: An
 
     assert types(await world.machines()) == [A100, A100]
     assert len(workspace["status"]["workerNodes"]) == 2
-
-
-async def test_dying_after_any_write_makes_no_machine_too_many(world: Any, seed: int, mortal: Any) -> None:
-    """Killed again and again while two nodes are made, the operator ends with two Machines and two instances."""
-    lives = random.Random(seed)
-    await world.create(**wanted(world, "phi-3-mini-4k-instruct", V100, 2))
-    deaths = 0
-    while not await mortal(world, writes=lives.randint(2, 4)):
-        deaths += 1
-
-    assert deaths >= 1
-    assert len(await world.machines()) == len(world.cloud.instances) == len(set(world.cloud.creates)) == 2
 
 
 async def test_a_refused_machine_is_told_while_the_other_comes(world: Any) -> None:

@@ -86,7 +86,8 @@ class Stack:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **child.environment},
+                # Training on a thread for each core takes minutes where the machine is busy.
+                env={**os.environ, "OMP_NUM_THREADS": "1", **child.environment},
             )
         deadline = time.monotonic() + 60
         while not asyncio.run(_ready(child)):
@@ -132,7 +133,7 @@ class Stack:
         """kubectl get ... -o json; with --ignore-not-found, empty for what is not there."""
         return dict(json.loads(self.run("get", *args, "-o", "json").stdout or "{}"))
 
-    def wait(self, what: str, condition: Callable[[], bool], timeout: float = 120) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], timeout: float = 240) -> None:
         """Until the condition holds, or fail with the state of the world."""
         deadline = time.monotonic() + timeout
         while not condition():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
@@ -9,6 +11,7 @@ from inference_server import options
 from inference_server.options import Layer, arguments, merge, read_assignment, read_words
 from inference_server.settings import (
     Parallel,
+    ServeSettings,
     SettingsError,
     node_rank,
     parallel,
@@ -16,6 +19,7 @@ from inference_server.settings import (
     read_config_file,
     weights_bytes,
 )
+from inference_server.vllm_arguments import choose
 from kaito.presetargs import preset_options
 
 
@@ -182,3 +186,22 @@ def test_the_size_of_the_weights_is_that_of_their_files(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert weights_bytes(str(tmp_path)) == 15
     assert weights_bytes("org/model") == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"max_position_embeddings": 2048}, 2048),
+        ({"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "default"}}, 2048),
+        ({"max_position_embeddings": 2048, "rope_parameters": {"rope_type": "yarn", "factor": 8}}, 9596),
+        ({"max_position_embeddings": 131072}, 9596),
+        ({}, 9596),
+    ],
+)
+def test_a_length_that_was_sized_for_another_model_is_cut(tmp_path, config, expected):
+    """The operator sizes for the preset; a stand-in whose context is shorter starts with its own."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    merged = choose(ServeSettings(model=str(tmp_path), max_model_len=9596), cpu=False)
+
+    assert merged.options["max_model_len"] == expected

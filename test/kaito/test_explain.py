@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +16,15 @@ import pytest
 
 from api.crds import crds
 from api.reasons import Reason
+from api.training_templates import training_template
 from api.v1alpha1 import Workspace
+from api.v1alpha1.tuning import TuningMethod
 from controllers.resources import MACHINES, WORKSPACES
+from controllers.workspace.children import Children
 from controllers.workspace.decide import decide
 from controllers.workspace.model import Observation
+from controllers.workspace.tuning.job import wish
+from controllers.workspace.tuning.runs import Ended
 from kaito.endpoint import curls, from_outside
 from kaito.errors import CliError
 from kaito.explain import explain_machine, explain_workspace
@@ -309,3 +315,69 @@ async def test_get_of_one_workspace_points_on(
     assert before.err == f"why: kaito explain phi -n {namespace}\n"
     assert after.err.startswith("call: curl -X POST http://")
     assert before.out.splitlines()[0].split()[:2] == ["NAME", "INSTANCE"]
+
+
+# ------------------------------------------------------------------ tuning
+
+
+def _tuned(condition: str, code: int, said: Json) -> Observation:
+    """A run whose Job is over; its pod is gone, and how it ended is kept on the Job."""
+    tuning = {
+        "preset": {"name": "phi-3-mini-4k-instruct"},
+        "method": "lora",
+        "input": {"urls": ["https://example.com/data.parquet"]},
+        "output": {"image": "example.com/tuned:1", "imagePushSecret": "push"},
+    }
+    obj = {key: value for key, value in workspace(tuning=tuning).items() if key != "inference"}
+    ended = Ended("phi-1", "p1", "2026-11-20T11:56:00Z", code, said=json.dumps(said))
+    settings = {"data": {"training_config.yaml": training_template(TuningMethod.LORA)}}
+    obs = Observation(obj, Workspace.parse(obj))
+    mark = wish(obs, settings["data"]["training_config.yaml"])
+    times = {"status": "True", "lastTransitionTime": "2026-11-20T11:56:01Z"}
+    job = {
+        "metadata": {
+            "name": "phi",
+            "uid": "j1",
+            "creationTimestamp": "2026-11-20T11:52:00Z",
+            "annotations": {"kaito.sh/inputs-hash": mark, "kaito.sh/tuning-outcome": ended.to_text()},
+            "ownerReferences": [{"uid": "u1", "controller": True}],
+        },
+        "spec": {},
+        "status": {"conditions": [{"type": condition, **times}]},
+    }
+    node = {"metadata": {"name": "n", "labels": {"apps": "x"}}, "status": {}}
+    children = Children(job=job, configs={"lora-params-template": settings})
+    return replace(obs, children=children, nodes=(node,))
+
+
+def test_the_story_of_a_tuning_run_ends_with_its_image() -> None:
+    """Job created, how its process ended, Job completed; nothing blocks, and the node that is kept is named."""
+    said = {
+        "stage": "Succeeded",
+        "message": "the adapter is in example.com/tuned:1",
+        "image": "example.com/tuned:1",
+    }
+    chain = explain_workspace(_tuned("Complete", 0, said), [], NOW)
+    texts = [moment.text for moment in chain.moments]
+
+    assert (chain.state, chain.blocking, chain.exit_code) == ("Succeeded", None, 0)
+    assert texts.index("Job created") < texts.index("Job completed")
+    assert any("the adapter is in example.com/tuned:1" in text for text in texts)
+    assert any("is kept, and paid for" in note for note in chain.notes)
+    assert chain.to_obj()["tuning"]["image"] == "example.com/tuned:1"
+
+
+def test_the_story_of_a_failed_run_ends_with_what_to_type() -> None:
+    """The program's reason blocks, it is the reader's turn, and the command that runs it again is last."""
+    said = {
+        "stage": "Failed",
+        "reason": "DatasetColumnMissing",
+        "message": "no column text",
+        "nextStep": "name one",
+    }
+    chain = explain_workspace(_tuned("Failed", 1, said), [], NOW)
+
+    assert chain.blocking is not None
+    assert (chain.blocking.reason, chain.blocking.turn) == ("DatasetColumnMissing", "you")
+    assert chain.blocking.next[-1] == "kubectl delete job phi -n team"
+    assert any(moment.bad and "no column text" in moment.text for moment in chain.moments)

@@ -126,6 +126,18 @@ def test_tuning_tells_its_memory() -> None:
     assert "upstream asks for 72 GiB on each GPU, Standard_NC6s_v3 has 16" in told(verdict, "memory")
 
 
+def test_tuning_tells_what_it_makes_and_what_is_paid_for_afterwards() -> None:
+    """Filled in: Machine, settings and Job; and the node is kept until the Workspace is deleted."""
+    manifest = seed(2)
+    manifest["tuning"]["output"] = {"image": "example.com/tuned:1", "imagePushSecret": "push"}
+    verdict = plan(manifest, now=SEED_DAY)
+    steps = [f"{step.verb} {step.kind}" for step in verdict.steps]
+
+    assert [item for item in steps if "create" in item] == ["create Machine", "create ConfigMap", "create Job"]
+    assert "until the Workspace is deleted" in told(verdict, "kept")
+    assert "operator" not in codes(verdict, Severity.ERROR)
+
+
 def test_tuning_tells_what_batch_fits() -> None:
     """The finding has the figure of the sizing, in the setting's own name."""
     verdict = plan(seed(2), now=SEED_DAY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kaito.local.progress import STEPS, Observation, observe_steps
+from kaito.local.progress import STEPS, TUNING_STEPS, Observation, observe_steps, observe_tuning
 from manager.types import Obj
 
 
@@ -35,6 +35,27 @@ RUNNING: Obj = {"status": {"containerStatuses": [{"state": {"running": {}}}]}}
 def test_the_steps_that_are_done(workspace: Obj, machines: list[Obj], pods: list[Obj], done: int) -> None:
     """Machine made, node joined, pod started, ready: each step is done when the world shows it."""
     assert observe_steps(workspace, machines, pods).done == done
+
+
+@pytest.mark.parametrize(
+    ("stage", "state", "done", "failed"),
+    [
+        (None, "Pending", 3, False),
+        ("Fetching", "Running", 3, False),
+        ("Training", "Running", 4, False),
+        ("Pushing", "Running", 5, False),
+        ("Failed", "Failed", 3, True),
+    ],
+)
+def test_the_steps_of_a_tuning_run(stage: str | None, state: str, done: int, failed: bool) -> None:
+    """The run's own stage says which steps are done; one that failed for good is not waited for."""
+    workspace = _workspace(WorkspaceReady="False", ResourceReady="True")
+    workspace["status"] |= {"state": state, "tuning": {"stage": stage} if stage else None}
+
+    found = observe_tuning(workspace, [MACHINE], [RUNNING])
+
+    assert (found.done, found.failed) == (done, failed)
+    assert observe_tuning(_workspace(WorkspaceReady="True"), [], []).done == len(TUNING_STEPS)
 
 
 def test_the_detail_is_the_operators_own_word() -> None:

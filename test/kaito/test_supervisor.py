@@ -149,13 +149,16 @@ async def test_a_child_that_dies_before_it_is_ready_is_a_failure(supervisor: Sup
 
 async def test_readiness_of_another_process_does_not_count(supervisor: Supervisor, tmp_path: Path) -> None:
     """If the child is dead, an answer on its port came from somebody else."""
-    child = _child(tmp_path, "one", "pass")
+    started = tmp_path / "pid"
+    child = _child(tmp_path, "one", f"import os; open({str(started)!r}, 'w').write(str(os.getpid()))")
     asked = 0
 
     async def answers() -> bool:
         nonlocal asked
         asked += 1
-        await asyncio.sleep(0.5)
+        while _alive(int((started.read_text() if started.exists() else "") or os.getpid())):
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)  # until the loop has heard of it, too
         return True
 
     with pytest.raises(ChildFailed):

@@ -160,6 +160,25 @@ async def test_faults_are_set_over_http(http: TestClient[Any, Any]) -> None:
     assert (await http.put("/faults", json={"operation": "dance"})).status == 400
 
 
+@pytest.mark.looptime
+async def test_nodes_of_one_type_can_be_kept_away(tmp_path: Path, running: Any) -> None:
+    """An instance of that type runs and its node does not come until the fault is cleared; others come at once."""
+    cloud, nodes = cloud_at(tmp_path), Nodes()
+    cloud.add_fault(Fault("join", "NodeLost", "kept away", times=-1, instance_type="Standard_NC12s_v3"))
+    running(cloud, nodes)
+
+    cloud.create("away", {**BODY, "instanceType": "Standard_NC12s_v3"})
+    cloud.create("here", BODY)
+    await asyncio.sleep(60)
+    while_faulty = [name for _, name in nodes.joined]
+    state = cloud.get("away")["state"]
+    cloud.clear_faults()
+    await asyncio.sleep(5)
+
+    assert (while_faulty, state) == (["here"], "Running")
+    assert [name for _, name in nodes.joined] == ["here", "away"]
+
+
 async def test_a_broken_state_file_is_said(tmp_path: Path) -> None:
     """A file that is no list of instances is named, not overwritten."""
     (tmp_path / "instances.json").write_text("{oops")

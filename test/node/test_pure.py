@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from kaito.local.node.addresses import Addresses
 from kaito.local.node.backoff import BackOff, describe
+from kaito.local.node.command import take_descriptors
 from kaito.local.node.env import ConfigMissing, PodFacts, container_env, expand, words
 from kaito.local.node.images import ImageTable, ImageTableError, ImageUnknown, parse_weights
 from kaito.local.node.paths import PathMap
@@ -281,3 +283,14 @@ def test_two_clusters_on_one_machine_never_share_a_pod_address(tmp_path: Path) -
     assert theirs.assign("d") in first
     ours.close()
     theirs.close()
+
+
+def test_the_agent_takes_all_the_descriptors_that_its_user_may_have() -> None:
+    """A shell's soft limit of a few hundred open files does not bound the number of pods."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        take_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -121,7 +122,7 @@ async def test_audit_says_deletes_and_leaves_alone(
     assert f"InstanceWithoutMachine   {orphan}" in told
     assert "Machine/ws0f3a9c21b" in told
     assert "1 orphaned, 100.0 GPU-hours so far, 3.06 USD per hour." in told
-    assert "3 instances, 1 Machine," in told
+    assert re.search(r"\b3 instances, \d+ Machines?,", told)  # others may have Machines on this server
     assert "(1 too young to judge)" in told
     for name in (kept, young, "system", "copied"):
         assert name not in told

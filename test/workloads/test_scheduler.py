@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kaito.local.workloads.scheduler.decide import Placement, Unschedulable, decide
-from kaito.local.workloads.scheduler.nodes import requests, snapshot
+from kaito.local.workloads.scheduler.nodes import Snapshots, requests, snapshot
 
 Obj = dict[str, Any]
 
@@ -218,3 +218,19 @@ def test_requests_take_the_larger_of_start_and_run() -> None:
         {"name": "big", "resources": {"requests": {"cpu": "3"}}},
     ]
     assert requests(wanted)["cpu"] == 3.5
+
+
+def test_a_snapshot_counts_only_what_has_changed() -> None:
+    """A later snapshot has the sums of the world as it is, and the very entries of nodes that did not change."""
+    nodes = [node("a"), node("b")]
+    placed: dict[str, list[Any]] = {"a": [], "b": []}
+    snapshots = Snapshots()
+    before = snapshots.take(nodes, lambda name: placed[name])
+    placed["b"] = [pod("new", on="b")]
+
+    after = snapshots.take(nodes, lambda name: placed[name])
+
+    assert after[0] is before[0]
+    assert [info.name for info in after] == ["a", "b"]
+    assert after[1].pods == placed["b"]
+    assert snapshots.take(nodes[:1], lambda name: placed[name]) == [before[0]]

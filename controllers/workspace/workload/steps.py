@@ -19,6 +19,7 @@ from controllers.workspace.engine_config import config_hash
 from controllers.workspace.model import Action, Annotate, Apply, DeleteOwned, Failure, Observation, Why
 from controllers.workspace.owned import annotated, digest, is_applied, with_fingerprint
 from controllers.workspace.revisions import content, revision_steps
+from controllers.workspace.rollout import replicas
 from controllers.workspace.service import headless_service, service
 from controllers.workspace.target import Target
 from controllers.workspace.workload.mounts import Mounts, mounts_for
@@ -40,10 +41,20 @@ class Steps:
     retry: float | None = None
 
     def told(self, obs: Observation) -> Observation:
-        """The observation with the obstacle, so that the status tells it."""
-        if self.obstacle is None:
+        """The observation with what is in the way or has just begun, so that the status tells it."""
+        cause = self.obstacle or self._begun(obs)
+        if cause is None:
             return obs
-        return replace(obs, failures=(*obs.failures, Failure(INFERENCE_READY, Why.of(self.obstacle))))
+        return replace(obs, failures=(*obs.failures, Failure(INFERENCE_READY, Why.of(cause))))
+
+    def _begun(self, obs: Observation) -> Cause | None:
+        """Else the status would still wait for nodes that are there, and be written once more."""
+        if obs.workload is not None:
+            return None
+        for action in self.actions:
+            if isinstance(action, Apply) and action.resource in (DEPLOYMENTS, STATEFULSETS):
+                return Cause(Reason.WORKLOAD_PENDING, {"ready": 0, "wanted": replicas(action.body)})
+        return None
 
 
 def workload_steps(obs: Observation, target: Target, *, nodes_ready: bool) -> Steps:

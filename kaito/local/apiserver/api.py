@@ -36,6 +36,7 @@ __all__ = ["Api"]
 
 _log = logging.getLogger("kaito.local.apiserver.api")
 _OPEN = ("/healthz", "/livez", "/readyz", "/version")
+_ASKED_FOR = web.RequestKey("asked_for", tuple[str, str])  # resource and subresource, for the metrics
 _AGGREGATED = "APIGroupDiscoveryList"
 
 
@@ -57,7 +58,7 @@ class Api:
         self._clock = clock
         self._documents: dict[str, tuple[bytes, str]] = {}
         self._document_lock = asyncio.Lock()
-        self._served: Counter[tuple[str, int]] = Counter()
+        self._served: Counter[tuple[str, str, str, int]] = Counter()
         self._generation = 0
         self.address = ""
 
@@ -86,7 +87,7 @@ class Api:
             _log.exception("request failed method=%s path=%s", request.method, request.path)
             failed = StatusError(500, "InternalError", f"Internal error occurred: {type(error).__name__}: {error}")
             response = json_response(orjson.dumps(failed.body()), 500)
-        self._served[request.method, response.status] += 1
+        self._served[request.method, *request.get(_ASKED_FOR, ("", "")), response.status] += 1
         return response
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -122,6 +123,7 @@ class Api:
         resource = self._registry.lookup(path.group, path.version, path.plural)
         if resource is None:
             raise _no_such_path()
+        request[_ASKED_FOR] = path.plural, path.subresource if path.subresource in resource.subresources else ""
         if path.namespace and not resource.namespaced:
             raise _no_such_path()
         if path.subresource and path.subresource not in resource.subresources:
@@ -220,8 +222,9 @@ class Api:
 
     def _metrics(self) -> web.Response:
         lines = ["# HELP apiserver_request_total Requests answered.", "# TYPE apiserver_request_total counter"]
-        for (verb, code), count in sorted(self._served.items()):
-            lines.append(f'apiserver_request_total{{code="{code}",verb="{verb}"}} {count}')
+        for (verb, resource, part, code), count in sorted(self._served.items()):
+            labels = f'code="{code}",resource="{resource}",subresource="{part}",verb="{verb}"'
+            lines.append(f"apiserver_request_total{{{labels}}} {count}")
         lines += ["# HELP apiserver_storage_objects Objects stored.", "# TYPE apiserver_storage_objects gauge"]
         for resource, count in sorted(self._handlers.storage.counts().items()):
             lines.append(f'apiserver_storage_objects{{resource="{resource}"}} {count}')

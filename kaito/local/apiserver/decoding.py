@@ -7,8 +7,7 @@ managedFields; or a 400 that says what cannot be. Pure.
 
 from __future__ import annotations
 
-import copy
-
+from kaito.local.apiserver.copying import copied
 from kaito.local.apiserver.defaults import apply_defaults
 from kaito.local.apiserver.errors import bad_request
 from kaito.local.apiserver.managedfields import record_update
@@ -37,7 +36,7 @@ def own(resource: ResourceType, old: Obj | None, obj: Obj, subresource: str, opt
 
 def default(resource: ResourceType, obj: Obj) -> Obj:
     if resource.is_crd:
-        return copy.deepcopy(resource.schema.default(obj)) if resource.schema else obj
+        return copied(resource.schema.default(obj)) if resource.schema else obj
     apply_defaults(resource, obj)
     return obj
 
@@ -55,7 +54,7 @@ def decode(resource: ResourceType, body: Body, options: Options) -> Obj:
     if problem:
         raise bad_request(f"{_cannot_handle(resource)}: {problem}")
     check_fields(resource, obj, body.duplicates, options)
-    obj = copy.deepcopy(schema.prune(obj))
+    obj = copied(schema.prune(obj))
     obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
     obj.setdefault("metadata", {})
     return obj

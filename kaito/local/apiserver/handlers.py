@@ -8,15 +8,16 @@ this module joins them with selectors, shapes and streams. Subresources with a l
 from __future__ import annotations
 
 import asyncio
-import copy
 import datetime as dt
 import functools
 import random
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from aiohttp import web
 
 from kaito.local.apiserver.conversion import from_storage
+from kaito.local.apiserver.copying import copied
 from kaito.local.apiserver.crds import CrdKeeper
 from kaito.local.apiserver.deletion import DeleteOptions
 from kaito.local.apiserver.errors import (
@@ -327,7 +328,7 @@ class Handlers:
         if self.gate.open and call.resource.table is None:
             return self.writer.commit(draft_of(body))
         for attempt in range(_ATTEMPTS):
-            draft = await self.converter.run(lambda: draft_of(copy.deepcopy(body)))
+            draft = await self.converter.run(lambda: draft_of(replace(body, value=copied(body.value))))
             await self._admit(call, draft)
             try:
                 return await self.converter.run(functools.partial(self.writer.commit, draft))

@@ -9,7 +9,6 @@ may run. Each half is synchronous, so nothing interleaves with it.
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import random
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 from kaito.local.apiserver.admission import Admission
 from kaito.local.apiserver.conversion import from_storage, to_storage
+from kaito.local.apiserver.copying import copied
 from kaito.local.apiserver.crd_rules import validate_crd
 from kaito.local.apiserver.crds import CRDS, CrdKeeper
 from kaito.local.apiserver.decoding import check_fields, check_kind, decode, default, own
@@ -211,7 +211,7 @@ class Writer:
         given = (patched.get("metadata") or {}).get("name")
         if given != name:
             raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
-        obj = decode(resource, Body(copy.deepcopy(patched), body.duplicates), options)
+        obj = decode(resource, Body(copied(patched), body.duplicates), options)
         return self._change(resource, record, subresource, obj, options)
 
     def _draft_apply(
@@ -257,7 +257,7 @@ class Writer:
             raise apply_conflict(str(error), error.causes) from error
         except PatchError as error:
             raise StatusError(error.status, "BadRequest", error.message) from error
-        merged = copy.deepcopy(merged)
+        merged = copied(merged)
         if record is None:
             merged["metadata"].pop("resourceVersion", None)
             fields = merged["metadata"].get("managedFields")
@@ -299,7 +299,7 @@ class Writer:
         obj = merge_subresource(resource, obj, old, subresource)
         if not subresource:
             obj = default(resource, obj)
-        obj = copy.deepcopy(obj)  # parts of it are the stored object
+        obj = copied(obj)  # parts of it are the stored object
         check_finalizers(resource, obj, old)
         if not managed:
             obj = own(resource, old, obj, subresource, options, self._now())
@@ -325,7 +325,7 @@ class Writer:
         Raises:
             StatusError: it is not valid.
         """
-        trial = replace(draft, obj=copy.deepcopy(draft.obj))
+        trial = replace(draft, obj=copied(draft.obj))
         self._complete(trial)
         return trial.obj
 

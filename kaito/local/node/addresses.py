@@ -13,12 +13,13 @@ The search begins at a random place, so that agents meet rarely even in the mome
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import random
 import socket
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+
+from kaito.local.node.journal import Journal
 
 log = logging.getLogger("kaito.local.node.addresses")
 
@@ -29,16 +30,16 @@ class Addresses:
     """Owner of the address file."""
 
     def __init__(self, file: Path, network: IPv4Network = POD_NETWORK, rng: random.Random | None = None) -> None:
-        self._file = file
         self._network = network
-        self._by_pod: dict[str, str] = {}
         self._claims: dict[str, socket.socket] = {}
         try:
-            self._by_pod = {str(k): str(IPv4Address(v)) for k, v in json.loads(file.read_bytes()).items()}
-        except FileNotFoundError:
-            pass
-        except (ValueError, AttributeError) as err:
+            self._journal = Journal(file)
+            self._used = {int(IPv4Address(address)) for address in self._journal.items.values()}
+        except (ValueError, TypeError) as err:
             log.warning("address file is broken and starts anew file=%s error=%s", file, err)
+            file.unlink()
+            self._journal, self._used = Journal(file), set()
+        self._by_pod: dict[str, str] = self._journal.items
         for address in self._by_pod.values():
             if not self._claim(address):
                 log.warning("pod address is also used by another cluster on this machine address=%s", address)
@@ -53,33 +54,30 @@ class Addresses:
         """
         if uid in self._by_pod:
             return self._by_pod[uid]
-        used = {int(IPv4Address(address)) for address in self._by_pod.values()}
         first, size = int(self._network.network_address), self._network.num_addresses
         for step in range(1, size):
             # Onward from the last one: an address that was just given back rests as long as possible.
             candidate = first + (self._last - first + step) % size
             address = str(IPv4Address(candidate))
-            if candidate not in used and candidate & 0xFF not in (0, 255) and self._claim(address):
+            if candidate not in self._used and candidate & 0xFF not in (0, 255) and self._claim(address):
                 self._last = candidate
-                self._by_pod[uid] = address
-                self._save()
-                return self._by_pod[uid]
+                self._used.add(candidate)
+                self._journal.put(uid, address)
+                return address
         raise RuntimeError(f"no free pod address in {self._network}")
 
     def keep_only(self, uids: set[str]) -> None:
         """Forget the addresses of pods that are not in `uids`."""
-        stale = set(self._by_pod) - uids
-        for uid in stale:
-            self._unclaim(self._by_pod.pop(uid))
-        if stale:
-            self._save()
+        for uid in set(self._by_pod) - uids:
+            self.release(uid)
 
     def release(self, uid: str) -> None:
         """The pod is gone."""
-        address = self._by_pod.pop(uid, None)
+        address = self._by_pod.get(uid)
         if address is not None:
             self._unclaim(address)
-            self._save()
+            self._used.discard(int(IPv4Address(address)))
+            self._journal.drop(uid)
 
     def close(self) -> None:
         """Give up all claims; the file is kept for the next agent."""
@@ -103,8 +101,3 @@ class Addresses:
         claim = self._claims.pop(address, None)
         if claim is not None:
             claim.close()
-
-    def _save(self) -> None:
-        fresh = self._file.with_suffix(".tmp")
-        fresh.write_text(json.dumps(self._by_pod))
-        fresh.replace(self._file)

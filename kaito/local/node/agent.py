@@ -295,7 +295,7 @@ class Agent:
     # nodes
 
     async def _join(self, spec: NodeSpec) -> None:
-        keeper = NodeKeeper(self._client, spec, time.time)
+        keeper = NodeKeeper(self._client, spec, time.time, lambda: len(self._keepers))
         told = False
         while True:
             try:

@@ -9,19 +9,20 @@ that was promised exists. It says plainly that it simulates: no instance is a ma
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from kaito.local.node.journal import Journal
 from manager.types import Obj
 
 log = logging.getLogger("kaito.local.node.cloud")
 
 CREATING, RUNNING, DELETING, FAILED = "Creating", "Running", "Deleting", "Failed"
-OPERATIONS = ("create", "get", "delete", "launch")
+OPERATIONS = ("create", "get", "delete", "launch", "join")
 _RETRY = 2.0
 
 _STATUS = {
@@ -46,13 +47,18 @@ class CloudFailure(Exception):
 
 @dataclass(slots=True)
 class Fault:
-    """The next `times` operations of this kind fail so; -1 means all of them."""
+    """The next `times` operations of this kind fail so; -1 means all of them.
+
+    `launch` ends an instance in Failed; `join` keeps the node of a running one away. `instance_type`: of instances
+    of that type alone.
+    """
 
     operation: str
     code: str
     message: str
     times: int = 1
     retry_after: int | None = None
+    instance_type: str = ""
 
     @classmethod
     def parse(cls, body: Obj) -> Fault:
@@ -67,6 +73,7 @@ class Fault:
             message=str(body.get("message") or f"simulated failure: {body['code']}"),
             times=int(body.get("times", 1)),
             retry_after=5 if retry_after is None and body["code"] == "TooManyRequests" else retry_after,
+            instance_type=str(body.get("instanceType") or ""),
         )
 
 
@@ -74,19 +81,17 @@ class Cloud:
     """The instances of this machine."""
 
     def __init__(self, file: Path, delay: float, clock: Callable[[], float]) -> None:
-        self._file = file
         self._delay = delay
         self._clock = clock
         self._faults: list[Fault] = []
-        self._instances: dict[str, Obj] = {}
         self._joined: set[str] = set()
         self._wake = asyncio.Event()
         try:
-            self._instances = {str(i["name"]): i for i in json.loads(file.read_bytes())}
-        except FileNotFoundError:
-            pass
-        except (ValueError, TypeError, KeyError) as err:
+            self._journal = Journal(file)
+        except (ValueError, TypeError) as err:
             raise ValueError(f"{file} is not a list of instances ({err}); remove it to start anew") from err
+        self._instances: dict[str, Obj] = self._journal.items
+        self._moved = dict.fromkeys(self._instances)  # names, in order, that may have somewhere to go
 
     def __repr__(self) -> str:
         return f"<Cloud {len(self._instances)} instances, {len(self._faults)} faults>"
@@ -95,12 +100,13 @@ class Cloud:
 
     def create(self, name: str, body: Obj) -> Obj:
         """Begin an instance. Raises `CloudFailure`: 412 if there is one of this name, or a fault."""
-        self._fail("create")
+        instance_type = str(body.get("instanceType") or "")
+        self._fail("create", instance_type)
         if name in self._instances:
             raise CloudFailure(412, "InstanceExists", f"instance {name} exists already")
         instance: Obj = {
             "name": name,
-            "instanceType": str(body.get("instanceType") or ""),
+            "instanceType": instance_type,
             "state": CREATING,
             "providerID": str(body.get("providerID") or f"local:///instances/{name}"),
             "nodeName": name,
@@ -110,15 +116,14 @@ class Cloud:
             "taints": list(body.get("taints") or []),
             "capacity": {k: str(v) for k, v in (body.get("capacity") or {}).items()},
         }
-        if launch := self._take("launch"):
+        if launch := self._take("launch", instance_type):
             instance["launchError"] = {"code": launch.code, "message": launch.message}
-        self._instances[name] = instance
-        self._save()
+        self._save(name, instance)
         return public(instance)
 
     def get(self, name: str) -> Obj:
         """One instance. Raises `CloudFailure` 404, or a fault."""
-        self._fail("get")
+        self._fail("get", self._type_of(name))
         return public(self._find(name))
 
     def list(self) -> list[Obj]:
@@ -128,9 +133,10 @@ class Cloud:
 
     def delete(self, name: str) -> None:
         """Begin the end of an instance; again is fine. Raises `CloudFailure` 404, or a fault."""
-        self._fail("delete")
-        self._find(name)["state"] = DELETING
-        self._save()
+        self._fail("delete", self._type_of(name))
+        instance = self._find(name)
+        instance["state"] = DELETING
+        self._save(name, instance)
 
     def add_fault(self, fault: Fault) -> None:
         """Let requests fail."""
@@ -140,28 +146,33 @@ class Cloud:
         """Let everything succeed again."""
         self._faults.clear()
 
+    def _type_of(self, name: str) -> str:
+        return str(self._instances.get(name, {}).get("instanceType", ""))
+
     def _find(self, name: str) -> Obj:
         if name not in self._instances:
             raise CloudFailure(404, "NotFound", f"instance {name} does not exist")
         return self._instances[name]
 
-    def _take(self, operation: str) -> Fault | None:
+    def _take(self, operation: str, instance_type: str = "") -> Fault | None:
         for fault in self._faults:
-            if fault.operation == operation:
+            if fault.operation == operation and fault.instance_type in ("", instance_type):
                 fault.times -= 1
                 if fault.times == 0:
                     self._faults.remove(fault)
                 return fault
         return None
 
-    def _fail(self, operation: str) -> None:
-        if fault := self._take(operation):
+    def _fail(self, operation: str, instance_type: str = "") -> None:
+        if fault := self._take(operation, instance_type):
             raise CloudFailure(_STATUS.get(fault.code, 409), fault.code, fault.message, fault.retry_after)
 
-    def _save(self) -> None:
-        fresh = self._file.with_suffix(".tmp")
-        fresh.write_text(json.dumps(list(self._instances.values()), indent=1))
-        fresh.replace(self._file)
+    def _save(self, name: str, instance: Obj) -> None:
+        self._journal.put(name, instance)
+        self._look_at(name)
+
+    def _look_at(self, name: str) -> None:
+        self._moved[name] = None
         self._wake.set()
 
     # what follows from them
@@ -169,20 +180,21 @@ class Cloud:
     async def run(self, join: Step, leave: Step) -> None:
         """Take every instance to where its state says, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            busy: dict[str, asyncio.Task[None]] = {}
+            busy: set[str] = set()
 
-            def done(task: asyncio.Task[None]) -> None:
-                for name in [n for n, t in busy.items() if t is task]:
-                    del busy[name]
-                self._wake.set()
+            def done(name: str, _task: asyncio.Task[None]) -> None:
+                busy.discard(name)
+                self._look_at(name)
 
             while True:
                 self._wake.clear()
-                for name, instance in list(self._instances.items()):
-                    if name not in busy and self._pending(instance):
+                moved, self._moved = self._moved, {}
+                for name in moved:
+                    instance = self._instances.get(name)
+                    if instance is not None and name not in busy and self._pending(instance):
                         task = group.create_task(self._advance(instance, join, leave), name=f"instance {name}")
-                        busy[name] = task
-                        task.add_done_callback(done)
+                        busy.add(name)
+                        task.add_done_callback(partial(done, name))
                 await self._wake.wait()
 
     def _pending(self, instance: Obj) -> bool:
@@ -199,15 +211,18 @@ class Cloud:
                 if instance["state"] == CREATING:  # it may have been deleted meanwhile
                     failed = instance.pop("launchError", None)
                     instance["state"], instance["error"] = (FAILED, failed) if failed else (RUNNING, None)
-                    self._save()
+                    self._save(name, instance)
             elif instance["state"] == RUNNING:
+                if fault := self._take("join", instance["instanceType"]):
+                    log.debug("node stays away instance=%s reason=%s: %s", name, fault.code, fault.message)
+                    await asyncio.sleep(_RETRY)
+                    return
                 await join(instance)
                 self._joined.add(name)
             elif instance["state"] == DELETING:
                 await leave(instance)
                 self._joined.discard(name)
-                del self._instances[name]
-                self._save()
+                self._journal.drop(name)
         except Exception:
             log.exception("instance not taken further, trying again instance=%s", name)
             await asyncio.sleep(_RETRY)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import re
+import resource
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,13 @@ def seconds(text: str) -> float:
     if found is None:
         raise CliError(f"not a duration: {text!r}", "write 2s, 500ms or 1m", exit_code=2)
     return float(found[1]) * _UNITS[found[2] or ""]
+
+
+def take_descriptors() -> None:
+    """As many open files as the user may have: a pod takes three here, and many shells allow 1024 in all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def run_node(
@@ -49,6 +57,7 @@ async def run_node(
     logging.basicConfig(
         level=os.environ.get("KAITO_LOG", "INFO").upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    take_descriptors()
     host, port = instances
     if not port.isdigit():
         raise CliError(f"--instances-listen {host}:{port}: write HOST:PORT", exit_code=2)

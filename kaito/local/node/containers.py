@@ -42,6 +42,7 @@ _FALLBACK_LINES, _FALLBACK_LIMIT = 80, 2048
 _OUTPUT_LIMIT = 10 * 1024
 _KEEP_RUNS = 2
 _READ_SECONDS = 10.0
+THREADS = "OMP_NUM_THREADS"  # of the agent's: pods then use so many, and not a thread for each core
 
 # Starts a task of the pod's group, whose failure is logged and does not end the pod's worker.
 Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
@@ -409,5 +410,5 @@ def _base_env(home: Path, pod: Obj) -> dict[str, str]:
         "NO_PROXY": "*",
         "no_proxy": "*",
         "PYTHONUNBUFFERED": "1",
-        **{name: os.environ[name] for name in (INSECURE_REGISTRIES,) if name in os.environ},
+        **{name: os.environ[name] for name in (INSECURE_REGISTRIES, THREADS) if name in os.environ},
     }

@@ -1,9 +1,10 @@
 """Node objects: registration, status, lease. One `NodeKeeper` per node that this agent plays.
 
 In: what the node is (`NodeSpec`). Out: a Node object that is Ready, a lease in kube-node-lease that is
-renewed every 10 s, and a status that is written when it changed or is a minute old. As with a kubelet, a
-Node that somebody deletes comes back only when the agent starts anew; the agent's own node comes back at
-once, since nothing else makes it. Failing to reach the API server is retried for ever and ends nothing.
+renewed every 10 s (20 s where there are many), and a status that is written when it changed or is five
+minutes old. As with a kubelet, a Node that somebody deletes comes back only when the agent starts anew; the
+agent's own node comes back at once, since nothing else makes it. Failing to reach the API server is retried
+for ever and ends nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ log = logging.getLogger("kaito.local.node.nodes")
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_SECONDS = 40
 RENEW_SECONDS = 10.0
-STATUS_SECONDS = 60.0
+_MANY_NODES, _RENEW_MANY_SECONDS = 100, 20.0  # one process plays all kubelets here; half the grace is enough
+STATUS_SECONDS = 300.0  # a kubelet's nodeStatusReportFrequency
 SIMULATED_LABEL = "kaito.sh/simulated"
 SIMULATED_NOTE = (
     "This node is simulated by `kaito node`: its containers are processes of this machine, its GPUs do not exist."
@@ -149,13 +151,22 @@ def _read(path: str) -> str:
         return ""
 
 
+def renewal(nodes: int) -> float:
+    """Seconds between two renewals of a lease, where one process keeps so many nodes."""
+    return RENEW_SECONDS if nodes <= _MANY_NODES else _RENEW_MANY_SECONDS
+
+
 class NodeKeeper:
     """Keeps one Node and its lease alive."""
 
-    def __init__(self, client: Client, spec: NodeSpec, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, client: Client, spec: NodeSpec, clock: Callable[[], float], nodes: Callable[[], int] = lambda: 1
+    ) -> None:
+        """``nodes`` tells how many nodes this process keeps."""
         self.spec = spec
         self._client = client
         self._clock = clock
+        self._nodes = nodes
         self._transitions: dict[str, str] = {}
         self._gone = False
 
@@ -165,12 +176,18 @@ class NodeKeeper:
     async def register(self) -> None:
         """Create the Node, or take over the one that is there, and make it Ready.
 
+        A Node is created with its status, as a kubelet does: one that is not Ready for a moment is tainted and
+        freed of it again, by controllers that get in the way of those who wait for it.
+
         Raises:
             ManagerError: the API server did not accept it; try again.
         """
         body = node_object(self.spec)
         try:
-            node = await self._client.create(NODES, body)
+            node = await self._client.create(NODES, {**body, "status": self._status()})
+            await self._begin_lease(str(node["metadata"]["uid"]))
+            self._gone = False
+            return
         except AlreadyExists:
             node = await self._client.patch(NODES, self.spec.name, _takeover(body), type=PatchType.STRATEGIC)
         self._gone = False
@@ -184,7 +201,7 @@ class NodeKeeper:
         """Renew until cancelled."""
         failures, written = 0, self._clock()
         while True:
-            delay = _RETRY[min(failures, len(_RETRY) - 1)] if failures else RENEW_SECONDS
+            delay = _RETRY[min(failures, len(_RETRY) - 1)] if failures else renewal(self._nodes())
             await asyncio.sleep(delay)
             if self._gone and not self.spec.permanent:
                 continue
@@ -222,37 +239,44 @@ class NodeKeeper:
                 pass
 
     async def _write_status(self) -> None:
-        status = node_status(self.spec, self._clock(), self._transitions)
-        self._transitions = {c["type"]: c["lastTransitionTime"] for c in status["conditions"]}
         await self._client.patch(
-            NODES, self.spec.name, {"status": status}, type=PatchType.STRATEGIC, subresource="status"
+            NODES, self.spec.name, {"status": self._status()}, type=PatchType.STRATEGIC, subresource="status"
         )
 
+    def _status(self) -> Obj:
+        status = node_status(self.spec, self._clock(), self._transitions)
+        self._transitions = {c["type"]: c["lastTransitionTime"] for c in status["conditions"]}
+        return status
+
     async def _renew(self, uid: str | None) -> None:
-        now = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        fields: Obj = {
-            "holderIdentity": self.spec.name,
-            "leaseDurationSeconds": LEASE_SECONDS,
-            "renewTime": now,
-        }
         try:
-            await self._client.patch(LEASES, self.spec.name, {"spec": fields}, namespace=LEASE_NAMESPACE)
+            patch = {"spec": self._lease_fields()}
+            await self._client.patch(LEASES, self.spec.name, patch, namespace=LEASE_NAMESPACE)
             return
         except NotFound:
             pass
         if uid is None:
             # Raises NotFound when the Node itself is what is gone.
             uid = str((await self._client.get(NODES, self.spec.name))["metadata"]["uid"])
+        await self._begin_lease(uid)
+
+    def _lease_fields(self) -> Obj:
+        now = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return {"holderIdentity": self.spec.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}
+
+    async def _begin_lease(self, uid: str) -> None:
         owner = {"apiVersion": "v1", "kind": "Node", "name": self.spec.name, "uid": uid}
         lease: Obj = {
             "metadata": {"name": self.spec.name, "namespace": LEASE_NAMESPACE, "ownerReferences": [owner]},
-            "spec": fields,
+            "spec": self._lease_fields(),
         }
         try:
             await self._client.create(LEASES, lease)
         except NotFound:
             await self._client.create(NAMESPACES, {"metadata": {"name": LEASE_NAMESPACE}})
             await self._client.create(LEASES, lease)
+        except AlreadyExists:
+            await self._client.patch(LEASES, self.spec.name, lease, namespace=LEASE_NAMESPACE)  # of an older Node
 
 
 def _takeover(body: Obj) -> Obj:

@@ -51,6 +51,7 @@ class PodWorker:
         self.containers: list[Container] = []
         self._host = host
         self._pod = pod
+        self._references = frozenset(references(pod))  # a pod's volumes and environments cannot be edited
         self._gone = False
         self._evicted: float | None = None  # grace, once the node was taken away
         self._ending: Ending | None = None
@@ -104,7 +105,7 @@ class PodWorker:
 
     def config_changed(self, kind: str, name: str) -> None:
         """A ConfigMap or Secret of the pod's namespace changed."""
-        if (kind, name) in references(self._pod):
+        if (kind, name) in self._references:
             self._stale = True
             self._mount_retry_at = 0.0
             for container in self.containers:
@@ -307,7 +308,7 @@ class PodWorker:
 
     async def _read_objects(self, now: float) -> None:
         namespace = str(self._pod["metadata"].get("namespace", ""))
-        for kind, name in references(self._pod):
+        for kind, name in self._references:
             self._objects[kind, name] = await self._host.read_object(kind, namespace, name)
         for request in token_requests(self._pod):
             _token, renew = self._tokens.get(request, ("", 0.0))

@@ -139,6 +139,7 @@ class Attempt:
         path = self.folder / "config.json"
         path.touch(mode=0o600)
         path.write_text(json.dumps(asdict(config)))
+        (self.folder / "termination-log").touch()  # as with a kubelet: programs write to it where it exists
         with socket.socket(socket.AF_UNIX) as listener, _at(self.folder) as base:
             listener.bind(f"{base}/sock")
             listener.listen(_CONNECT_BACKLOG)

@@ -1,7 +1,9 @@
-"""Which resources the server has, in the one version of each that it prefers.
+"""Which resources the server has, each in one version: the one that its group prefers, if the resource is in it.
 
-In: the discovery documents. Out: a list of :class:`Served`, CRDs included. A group whose document cannot be had is
-left out and named, so that nobody takes an incomplete answer for a complete one.
+In: the discovery documents. Out: a list of :class:`Served`, CRDs included. A document that cannot be had is left
+out and named, so that nobody takes an incomplete answer for a complete one. Versions of a group may differ in what
+they hold (Machines are in karpenter.sh/v1alpha5 only, NodeClaims in v1 only): all are asked, as client-go's
+``ServerPreferredResources`` does.
 """
 
 from __future__ import annotations
@@ -51,19 +53,29 @@ async def discover(client: Client) -> Catalogue:
     groups = await client.request("GET", "/apis")
     wanted = [("", "v1", "/api/v1")]
     for group in groups.get("groups") or ():
-        version = (group.get("preferredVersion") or {}).get("version")
-        if version:
-            wanted.append((str(group["name"]), str(version), f"/apis/{group['name']}/{version}"))
+        name = str(group["name"])
+        wanted += [(name, version, f"/apis/{name}/{version}") for version in _versions(group)]
     answers = await asyncio.gather(*(_document(client, path) for _, _, path in wanted))
     catalogue = Catalogue()
+    known: set[tuple[str, str]] = set()
     for (group_name, version, path), document in zip(wanted, answers, strict=True):
         if document is None:
             catalogue.missing.append(path.removeprefix("/apis/"))
             continue
-        catalogue.served.extend(
+        found = [
             _served(group_name, version, entry) for entry in document.get("resources") or () if _is_whole(entry)
-        )
+        ]
+        fresh = [item for item in found if (group_name, item.resource.plural) not in known]
+        known.update((group_name, item.resource.plural) for item in fresh)
+        catalogue.served.extend(fresh)
     return catalogue
+
+
+def _versions(group: Obj) -> list[str]:
+    """The versions of a group, the preferred one first."""
+    preferred = str((group.get("preferredVersion") or {}).get("version") or "")
+    others = [str(item.get("version")) for item in group.get("versions") or ()]
+    return [*([preferred] if preferred else []), *(version for version in others if version != preferred)]
 
 
 async def _document(client: Client, path: str) -> Obj | None:

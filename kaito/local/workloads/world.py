@@ -7,9 +7,11 @@ two controllers index the same store twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 from manager.cache import Cache
+from manager.labelindex import BY_LABEL, label_pairs, labelled, pairs_of
 from manager.meta import controller_of
 from manager.resources import (
     CONTROLLERREVISIONS,
@@ -33,6 +35,7 @@ from . import pods as p
 _BY_CONTROLLER = "controller"
 _ORPHANS = "orphans"
 _BY_NODE = "node"
+_BY_SELECTOR = "selector"
 
 
 class World:
@@ -56,6 +59,8 @@ class World:
             store.add_index(_BY_CONTROLLER, _controller_uid)
             store.add_index(_ORPHANS, _orphan_namespace)
         self.pods.add_index(_BY_NODE, lambda pod: [p.node_of(pod)])
+        self.pods.add_index(BY_LABEL, label_pairs)
+        self.services.add_index(_BY_SELECTOR, _one_selector)
 
     def _store(self, resource: Resource) -> Store:
         return self._cache.informer(resource).store
@@ -73,6 +78,21 @@ class World:
         """The pods bound to that node; "" gives those bound to none."""
         return self.pods.by_index(_BY_NODE, node)
 
+    def pods_labelled(self, namespace: str, labels: Mapping[str, str]) -> list[Obj]:
+        """The namespace's pods that carry all of these labels."""
+        return [pod for pod in labelled(self.pods, labels) if p.namespace_of(pod) == namespace]
+
+    def services_selecting(self, pod: Obj) -> list[Obj]:
+        """The Services that the pod stands behind, ready or not."""
+        namespace, labels = p.namespace_of(pod), p.labels_of(pod)
+        return [
+            service
+            for pair in label_pairs(pod)
+            for service in self.services.by_index(_BY_SELECTOR, pair)
+            if p.namespace_of(service) == namespace
+            and cast("Mapping[str, str]", p.spec_of(service)["selector"]).items() <= labels.items()
+        ]
+
 
 def request_for(obj: Obj) -> Request:
     """The key of an object."""
@@ -82,6 +102,11 @@ def request_for(obj: Obj) -> Request:
 def _controller_uid(obj: Obj) -> Iterable[str]:
     controller = controller_of(obj)
     return [str(controller.get("uid", ""))] if controller else []
+
+
+def _one_selector(service: Obj) -> Iterable[str]:
+    """One label stands for all of a selector: a pod must have them all."""
+    return sorted(pairs_of(p.spec_of(service).get("selector") or {}))[:1]
 
 
 def _orphan_namespace(obj: Obj) -> Iterable[str]:

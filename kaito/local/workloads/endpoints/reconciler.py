@@ -16,7 +16,6 @@ from manager.events import EventRecorder
 from manager.informer import Event, Updated
 from manager.manager import Manager
 from manager.resources import ENDPOINTS, PODS, SERVICES
-from manager.selectors import selector_from
 from manager.types import Obj, Request, Resource, Result
 
 from .. import pods as p
@@ -54,9 +53,9 @@ class EndpointsReconciler:
         selector = p.spec_of(service).get("selector")
         if not selector or p.spec_of(service).get("type") == "ExternalName" or p.is_terminating(service):
             return Result()
-        wanted = selector_from({"matchLabels": selector})
-        behind = backends(service, self._world.pods.list(request.namespace, wanted))
-        zones = {p.name_of(n): p.labels_of(n).get(_ZONE, "") for n in self._world.nodes.list()}
+        behind = backends(service, self._world.pods_labelled(request.namespace, selector))
+        nodes = {backend.node: self._world.nodes.get(backend.node) for backend in behind if backend.node}
+        zones = {name: p.labels_of(node).get(_ZONE, "") for name, node in nodes.items() if node is not None}
         try:
             await self._write_endpoints(service, legacy.endpoints(service, behind))
             if self._kind is not None and self._slices is not None:
@@ -113,12 +112,7 @@ class EndpointsReconciler:
 
     def services_of(self, pod: Obj) -> Iterable[Request]:
         """The Services that select this pod."""
-        labels = p.labels_of(pod)
-        return [
-            request_for(service)
-            for service in self._world.services.list(p.namespace_of(pod))
-            if (selector := p.spec_of(service).get("selector")) and selector.items() <= labels.items()
-        ]
+        return [request_for(service) for service in self._world.services_selecting(pod)]
 
 
 def difference(present: Obj, wanted: Obj) -> Obj:

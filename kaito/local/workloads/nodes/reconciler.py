@@ -69,6 +69,14 @@ class NodeReconciler:
         waits = [plan.look_again, allowed - silent if silent < allowed else None]
         return Result(requeue_after=min((w for w in waits if w is not None), default=None))
 
+    def renewed(self, lease: Obj) -> Iterable[Request]:
+        """Note the sign of life; only of a node that was thought lost, or is not known yet, does more follow."""
+        node = self._world.nodes.get(p.name_of(lease))
+        if node is not None and ready_state(node) != "Unknown":
+            self._silence(node)
+            return []
+        return [Request("", p.name_of(lease))]
+
     def _silence(self, node: Obj) -> float:
         name, now = p.name_of(node), asyncio.get_running_loop().time()
         lease = self._leases.get(name, _LEASES)
@@ -155,10 +163,6 @@ class NodeReconciler:
         return Result()
 
 
-def _node_of_lease(lease: Obj) -> Iterable[Request]:
-    return [Request("", p.name_of(lease))]
-
-
 def _node_of_pod(pod: Obj) -> Iterable[Request]:
     return [Request("", p.node_of(pod))] if p.node_of(pod) else []
 
@@ -174,4 +178,4 @@ def add(manager: Manager, world: World, clock: Clock, timing: Timing) -> None:
     reconciler = NodeReconciler(manager, world, clock, manager.events("node-controller"), timing)
     builder = ControllerBuilder(manager, "node").for_(NODES)
     builder.watches(PODS, _node_of_pod, _lands_or_leaves)
-    builder.watches(LEASES, _node_of_lease).options(max_concurrent=2).build(reconciler)
+    builder.watches(LEASES, reconciler.renewed).options(max_concurrent=2).build(reconciler)

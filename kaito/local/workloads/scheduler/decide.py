@@ -69,7 +69,7 @@ def filter_node(pod: Obj, info: NodeInfo, wanted: dict[str, Fraction]) -> list[s
     cordon = {"key": taints.UNSCHEDULABLE, "effect": "NoSchedule"}
     if p.spec_of(node).get("unschedulable") and not taints.tolerates(tolerations, cordon):
         return ["node(s) were unschedulable"]
-    taint = taints.first_untolerated(node, tolerations)
+    taint = taints.first_of(info.taints, tolerations)
     if taint is not None:
         return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value') or ''}}}"]
     if not nodeaffinity.matches(pod, node):

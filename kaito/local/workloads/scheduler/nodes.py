@@ -7,7 +7,7 @@ the resource's unit (cores, bytes, devices).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -15,6 +15,7 @@ from kaito.local.quantities import add, at_least, parse_list
 from manager.types import Obj
 
 from .. import pods as p
+from . import taints
 
 _DEFAULT_PODS = Fraction(110)
 HostPort = tuple[str, str, int]  # protocol, address, port
@@ -29,6 +30,12 @@ class NodeInfo:
     pods: list[Obj] = field(default_factory=list)
     requested: dict[str, Fraction] = field(default_factory=dict)
     host_ports: set[HostPort] = field(default_factory=set)
+    taints: list[Obj] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, node: Obj) -> NodeInfo:
+        """An empty node."""
+        return cls(node, _allocatable(node), taints=taints.effective(node))
 
     @property
     def name(self) -> str:
@@ -44,12 +51,41 @@ class NodeInfo:
 
 def snapshot(nodes: Iterable[Obj], pods: Iterable[Obj]) -> list[NodeInfo]:
     """Every node with its pods, by name. Finished pods take nothing; terminating ones still do."""
-    infos = {p.name_of(node): NodeInfo(node, _allocatable(node)) for node in nodes}
+    placed: dict[str, list[Obj]] = {}
     for pod in pods:
-        info = infos.get(p.node_of(pod))
-        if info is not None and not p.is_finished(pod):
-            info.add(pod)
-    return [infos[name] for name in sorted(infos)]
+        placed.setdefault(p.node_of(pod), []).append(pod)
+    return Snapshots().take(nodes, lambda name: placed.get(name, []))
+
+
+class Snapshots:
+    """Makes each snapshot from the one before: a node about which nothing has changed is not counted anew.
+
+    What has changed is told by identity: objects of a cache are replaced, never changed.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Obj, list[Obj], NodeInfo]] = {}
+
+    def take(self, nodes: Iterable[Obj], pods_on: Callable[[str], list[Obj]]) -> list[NodeInfo]:
+        """See :func:`snapshot`. ``pods_on``: the pods of a node, in an order that does not change by itself."""
+        kept: dict[str, tuple[Obj, list[Obj], NodeInfo]] = {}
+        for node in nodes:
+            name = p.name_of(node)
+            pods = pods_on(name)
+            entry = self._kept.get(name)
+            if entry is None or entry[0] is not node or not _same(entry[1], pods):
+                info = NodeInfo.of(node)
+                for pod in pods:
+                    if not p.is_finished(pod):
+                        info.add(pod)
+                entry = node, pods, info
+            kept[name] = entry
+        self._kept = kept
+        return [kept[name][2] for name in sorted(kept)]
+
+
+def _same(before: list[Obj], now: list[Obj]) -> bool:
+    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
 
 
 def _allocatable(node: Obj) -> dict[str, Fraction]:

@@ -27,7 +27,7 @@ from ..times import Clock
 from ..world import World, request_for
 from . import taints
 from .decide import Placement, Unschedulable, decide
-from .nodes import snapshot
+from .nodes import Snapshots
 
 log = logging.getLogger("kaito.local.workloads.scheduler")
 
@@ -44,6 +44,7 @@ class Scheduler:
         self._clock = clock
         self._events = events
         self._assumed: dict[str, Obj] = {}
+        self._snapshots = Snapshots()
 
     async def reconcile(self, request: Request) -> Result:
         """Bind the pod, or say why not."""
@@ -51,7 +52,10 @@ class Scheduler:
         if pod is None or not is_waiting(pod) or p.uid_of(pod) in self._assumed:
             return Result()
         namespaces = {p.name_of(ns): p.labels_of(ns) for ns in self._world.namespaces.list()}
-        nodes = snapshot(self._world.nodes.list(), self._placed())
+        assumed = self._still_assumed()
+        nodes = self._snapshots.take(
+            self._world.nodes.list(), lambda name: [*self._world.pods_on(name), *assumed.get(name, ())]
+        )
         found = decide(pod, nodes, namespaces, lambda name: self._world.claims.get(name, request.namespace))
         if isinstance(found, Placement):
             await self._bind(pod, found.node)
@@ -59,13 +63,16 @@ class Scheduler:
         await self._refuse(pod, found)
         return Result(requeue_after=_FLUSH)
 
-    def _placed(self) -> list[Obj]:
-        """All pods on nodes, own bindings included that the cache does not show yet."""
+    def _still_assumed(self) -> dict[str, list[Obj]]:
+        """Own bindings that the cache does not show yet, by node."""
         for uid, pod in list(self._assumed.items()):
             cached = self._world.pods.get(p.name_of(pod), p.namespace_of(pod))
             if cached is None or p.uid_of(cached) != uid or p.node_of(cached):
                 del self._assumed[uid]
-        return [*(pod for pod in self._world.pods.list() if p.node_of(pod)), *self._assumed.values()]
+        found: dict[str, list[Obj]] = {}
+        for pod in self._assumed.values():
+            found.setdefault(p.node_of(pod), []).append(pod)
+        return found
 
     async def _bind(self, pod: Obj, node: str) -> None:
         name, namespace = p.name_of(pod), p.namespace_of(pod)

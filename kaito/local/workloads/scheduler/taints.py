@@ -75,7 +75,14 @@ def first_untolerated(
     node: Obj, tolerations: Sequence[Obj], effects: Sequence[str] = ("NoSchedule", "NoExecute")
 ) -> Obj | None:
     """The first taint of one of these effects that the tolerations do not cover."""
-    for taint in effective(node):
+    return first_of(effective(node), tolerations, effects)
+
+
+def first_of(
+    taints: Iterable[Obj], tolerations: Sequence[Obj], effects: Sequence[str] = ("NoSchedule", "NoExecute")
+) -> Obj | None:
+    """The same of taints that were looked up before."""
+    for taint in taints:
         if taint.get("effect") in effects and not tolerates(tolerations, taint):
             return taint
     return None
