@@ -136,6 +136,8 @@ def at_full_depth(times: dict[int, float]) -> float:
     if low == high:
         return times[low] * (1 if low == LAYERS else LAYERS / low)
     slope = (times[high] - times[low]) / (high - low)
+    if slope <= 0:
+        raise SystemExit("more layers took no more time: the machine was too busy for a measurement; try again")
     return times[high] + slope * (LAYERS - high)
 
 
