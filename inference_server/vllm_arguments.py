@@ -114,7 +114,8 @@ def parse(merged: Merged) -> Namespace:
             source = merged.sources[name]
             raise EngineFailed(f"unknown engine option {name!r} ({source}){did_you_mean(name, known)}")
     try:
-        args: Namespace = parser.parse_args(arguments(merged.options))
+        args = Namespace()
+        parser.parse_args(arguments(merged.options), args)
         validate_parsed_serve_args(args)
     except (ValueError, TypeError) as error:
         raise EngineFailed(f"engine options: {' '.join(str(error).split())[:500]}") from error

@@ -105,7 +105,7 @@ class OpenAiServing:
     @classmethod
     async def build(cls, llm: AsyncLLM, args: Namespace, lora_of: LoraOf) -> OpenAiServing:
         """Make vLLM's classes for what this model can do."""
-        state = SimpleNamespace()
+        state: Any = SimpleNamespace()  # of FastAPI's State it needs only that attributes can be set
         await init_app_state(llm, state, args, await llm.get_supported_tasks())
         vllm_plain.install(
             llm, getattr(state, "openai_serving_chat", None), getattr(state, "openai_serving_completion", None)

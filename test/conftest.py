@@ -94,6 +94,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name in _SERVERS:
         if name in metafunc.fixturenames:
             only = metafunc.definition.get_closest_marker("embedded_only")
+            if not os.environ.get("KAITO_SOAK"):
+                only = only or metafunc.definition.get_closest_marker("real_in_soak")
             folder = assets()
             kinds = ["embedded", "real"] if folder and only is None else ["embedded"]
             if name == "crd_server" and folder and only is None and has_extensions(folder):

@@ -40,7 +40,7 @@ _REQUESTS = re.compile(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--workspaces", type=int, default=1000, help="that can become Ready")
     parser.add_argument("--never", type=int, default=0, help="more, whose node never comes")
     parser.add_argument("--fail", type=int, default=0, help="more, whose program ends at once")

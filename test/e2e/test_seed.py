@@ -169,6 +169,7 @@ def test_a_misspelt_field_is_refused_and_changes_nothing(served: Stack, tmp_path
     assert served.run("get", "workspace", "misspelt", check=False).returncode != 0
 
 
+@pytest.mark.real_in_soak
 def test_a_dead_engine_is_told_and_the_pod_recovers(served: Stack) -> None:
     """With the engine killed /chat answers 503, readiness falls, and the restarted pod answers again."""
     url = _pod_url(served)

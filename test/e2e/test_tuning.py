@@ -1,7 +1,7 @@
 """From the seed's tuning manifests to adapters that an inference Workspace serves: real processes, real training.
 
-On one API server the lesson is learnt in full, and held-out questions show it; on the others a few steps show that
-every part works. With KAITO_SOAK=1 it is learnt in full everywhere, and runs are killed at random points.
+The lesson is learnt in full, and held-out questions show it. With KAITO_SOAK=1 also on the real API server, and runs
+are killed at random points.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kaito.local import lesson
 if TYPE_CHECKING:
     from conftest import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.engine, pytest.mark.real_in_soak, pytest.mark.timeout(900)]
 
 SOAK = bool(os.environ.get("KAITO_SOAK"))
 SAMPLES = Path(__file__).parent.parent.parent / "config" / "samples"
@@ -151,15 +151,14 @@ class School:
 @pytest.fixture(scope="module")
 def school(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[School]:
     """The seed's second manifest, applied where its Secret and the edited settings are."""
-    full = SOAK or stack.kind == "embedded"
     with _served_lesson() as url:
         if shutil.which("docker-registry"):
             with _docker_registry(tmp_path_factory.mktemp("registry")) as host:
-                yield _begun(School(stack, host, url, lesson.STEPS if full else FEW))
+                yield _begun(School(stack, host, url, lesson.STEPS))
         else:
             stack.start("registry")
             host = f"127.0.0.1:{stack.cluster.ports.registry}"
-            yield _begun(School(stack, host, url, lesson.STEPS if full else FEW))
+            yield _begun(School(stack, host, url, lesson.STEPS))
         for name in (TUNED, SERVED):
             stack.run("delete", "workspace", name, "--ignore-not-found", timeout=120)
         stack.run("delete", "namespace", FOURTH, timeout=120)
