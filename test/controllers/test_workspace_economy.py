@@ -24,6 +24,7 @@ START = {
     "watch configmaps": 2,
     "watch controllerrevisions": 1,
     "watch deployments": 1,
+    "watch jobs": 1,
     "watch machines": 1,
     "watch nodeclaims": 1,
     "watch nodes": 1,

@@ -1,6 +1,6 @@
 """From the seed's tuning manifests to adapters that an inference Workspace serves: real processes, real training.
 
-The lesson is learnt in full, and held-out questions show it. With KAITO_SOAK=1 also on the real API server, and runs
+The lesson is learnt in full, and held-out questions show it. With KAITO_SOAK=1 also on the real server, and runs
 are killed at random points.
 """
 
