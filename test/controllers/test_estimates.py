@@ -76,7 +76,7 @@ def seen(
 
 
 @pytest.mark.parametrize(
-    ("more", "stage", "seconds", "until"),
+    ("more", "at", "seconds", "until"),
     [
         ({"machines": (machine(30),)}, "CreatingMachine", 190, "Ready"),
         ({"machines": (machine(130, Launched=20),)}, "JoiningNode", 100, "Ready"),
@@ -85,13 +85,13 @@ def seen(
     ],
 )
 def test_what_is_left_is_the_rest_of_this_stage_and_the_stages_after_it(
-    more: Json, stage: str, seconds: int, until: str
+    more: Json, at: str, seconds: int, until: str
 ) -> None:
     """The usual durations are added up from the stage that it is in."""
     found = eta(seen(**more), NOW)
 
     assert found is not None
-    assert (found["stage"], found["seconds"], found["until"]) == (stage, seconds, until)
+    assert (found["stage"], found["seconds"], found["until"]) == (at, seconds, until)
     assert "seen 3 times" in found["basis"]
 
 

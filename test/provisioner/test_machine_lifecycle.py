@@ -186,7 +186,9 @@ async def test_the_wire_of_a_whole_life(fleet_of: Any) -> None:
     assert (told.count("put 201"), told.count("delete 202")) == (1, 1)
     created, deleted = told.index("get 200"), told.index("delete 202")
     assert set(told[2:created]) == {"poll 200"}  # then the SDK's final look, of the resource itself
-    assert set(told[deleted + 1 :]) == {"poll 200"}  # a deletion has none
+    # A deletion has no final look; a reconcile whose cache is behind may find the pool gone once more.
+    assert "poll 200" in told[deleted + 1 :]
+    assert set(told[deleted + 1 :]) <= {"poll 200", "get 404"}
     pages = azure.arm.journal.of("list")
     assert [page.query.get("skip") for page in pages[-2:]] == [None, "1"]
 
