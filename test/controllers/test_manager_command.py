@@ -97,6 +97,12 @@ async def test_the_process_takes_up_what_a_killed_one_left(world: Any, cluster: 
     assert len(await world.machines()) == 1
 
 
+@pytest.fixture(scope="session")
+def api_server(request: pytest.FixtureRequest, _pool: Any) -> Any:
+    """A server of its own: on a shared one somebody may have installed Machines."""
+    return _pool.get(request.param, controllers=False, of="without machines")
+
+
 async def test_a_cluster_without_machines_is_told_so_and_lets_workspaces_go(
     api_server: Any, namespace: str
 ) -> None:
