@@ -92,6 +92,22 @@ class Azure:
         self.stack.push_async_callback(made.close)
         return made
 
+    def environment(self, folder: Path) -> dict[str, str]:
+        """The environment of a process that works on it with workload identity; its token is in ``folder``."""
+        token = folder / "token"
+        token.write_text("federated")
+        return {
+            "ARM_SUBSCRIPTION_ID": self.settings.subscription_id,
+            "ARM_RESOURCE_GROUP": self.settings.resource_group,
+            "AZURE_CLUSTER_NAME": self.settings.cluster,
+            "AZURE_TENANT_ID": "tenant-1",
+            "AZURE_CLIENT_ID": "client-1",
+            "AZURE_FEDERATED_TOKEN_FILE": str(token),
+            "AZURE_AUTHORITY_HOST": self.arm.url,
+            "AZURE_RESOURCE_MANAGER_ENDPOINT": self.arm.url,
+            "AZURE_CA_FILE": str(self.settings.ca_file),
+        }
+
     @property
     def transcript(self) -> list[str]:
         return self.arm.journal.transcript()

@@ -183,24 +183,13 @@ async def test_plan_asks_for_the_quota(
     """`kaito plan --quota azure` judges with what Azure says is left, read once."""
     sku = "Standard_NC24ads_A100_v4"
     azure = await azure_with(Rules(usages={family(sku): Usage(used=used, limit=96)}))
-    settings, (manifest, token) = azure.settings, (tmp_path / "ws.yaml", tmp_path / "token")
-    token.write_text("federated")
+    manifest = tmp_path / "ws.yaml"
     manifest.write_text(
         "{apiVersion: kaito.sh/v1alpha1, kind: Workspace, metadata: {name: w}, "
         f"resource: {{instanceType: {sku}, labelSelector: {{matchLabels: {{apps: w}}}}}}, "
         "inference: {preset: {name: phi-2}}}"
     )
-    for name, value in {
-        "ARM_SUBSCRIPTION_ID": settings.subscription_id,
-        "ARM_RESOURCE_GROUP": settings.resource_group,
-        "AZURE_CLUSTER_NAME": settings.cluster,
-        "AZURE_TENANT_ID": "tenant-1",
-        "AZURE_CLIENT_ID": "client-1",
-        "AZURE_FEDERATED_TOKEN_FILE": str(token),
-        "AZURE_AUTHORITY_HOST": azure.arm.url,
-        "AZURE_RESOURCE_MANAGER_ENDPOINT": azure.arm.url,
-        "AZURE_CA_FILE": settings.ca_file,
-    }.items():
+    for name, value in azure.environment(tmp_path).items():
         monkeypatch.setenv(name, value)
 
     found = await asyncio.to_thread(plan, Request([str(manifest)], quota="azure", spot=spot))

@@ -83,19 +83,7 @@ async def world(
         at = [datetime.now(UTC)]
         azure = await azure_with(Rules(delete_seconds=0), now=lambda: at[0])
         world = World(client, api_server.kubeconfig, azure, at)
-        (tmp_path / "token").write_text("federated")
-        arm = azure.arm
-        for name, value in {
-            "ARM_SUBSCRIPTION_ID": arm.pools.subscription,
-            "ARM_RESOURCE_GROUP": arm.pools.group,
-            "AZURE_CLUSTER_NAME": arm.pools.cluster,
-            "AZURE_TENANT_ID": "tenant-1",
-            "AZURE_CLIENT_ID": "client-1",
-            "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token"),
-            "AZURE_AUTHORITY_HOST": arm.url,
-            "AZURE_RESOURCE_MANAGER_ENDPOINT": arm.url,
-            "AZURE_CA_FILE": azure.settings.ca_file,
-        }.items():
+        for name, value in azure.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
         yield world
         for name in world.made:

@@ -256,29 +256,16 @@ async def test_the_command_runs_on_upstreams_environment(cluster: Any, world: An
     Takes the start of a process and a second, the least that a Retry-After can be.
     """
     w = await world(Rules(create_seconds=0.1, retry_after=1))
-    arm, token = w.azure.arm, tmp_path / "token"
-    token.write_text("federated")
-    env = {
-        "ARM_SUBSCRIPTION_ID": arm.pools.subscription,
-        "ARM_RESOURCE_GROUP": arm.pools.group,
-        "AZURE_CLUSTER_NAME": arm.pools.cluster,
-        "AZURE_TENANT_ID": "tenant-1",
-        "AZURE_CLIENT_ID": "client-1",
-        "AZURE_FEDERATED_TOKEN_FILE": str(token),
-        "AZURE_AUTHORITY_HOST": arm.url,
-        "AZURE_RESOURCE_MANAGER_ENDPOINT": arm.url,
-        "AZURE_CA_FILE": w.azure.settings.ca_file,
-    }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "kaito", "manager", "--controllers=machine", "--provider=azure"),
         *(f"--kubeconfig={cluster.kubeconfig}", "--metrics-bind=0", "--health-bind=0", "--log-level=warning"),
-        env={**os.environ, **env},
+        env={**os.environ, **w.azure.environment(tmp_path)},
     )
     try:
         name = await w.machine()
         await w.becomes(name, "True", "", "MachineLaunched")
-        assert arm.identity.asked[0]["client_assertion"] == "federated"
-        assert len(arm.pools.pools) == 1
+        assert w.azure.arm.identity.asked[0]["client_assertion"] == "federated"
+        assert len(w.azure.arm.pools.pools) == 1
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     finally:

@@ -303,19 +303,7 @@ async def test_the_whole_command(
 ) -> None:
     """Everything at once, as JSON: the region is asked for once, and the exit code follows from what fails."""
     azure = await azure_with(Rules(allowed=["*/read"]))
-    arm = azure.arm
-    (tmp_path / "token").write_text("federated")
-    for name, value in {
-        "ARM_SUBSCRIPTION_ID": arm.pools.subscription,
-        "ARM_RESOURCE_GROUP": arm.pools.group,
-        "AZURE_CLUSTER_NAME": arm.pools.cluster,
-        "AZURE_TENANT_ID": "tenant-1",
-        "AZURE_CLIENT_ID": "client-1",
-        "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token"),
-        "AZURE_AUTHORITY_HOST": arm.url,
-        "AZURE_RESOURCE_MANAGER_ENDPOINT": arm.url,
-        "AZURE_CA_FILE": azure.settings.ca_file,
-    }.items():
+    for name, value in azure.environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     code = await run(Request(kubeconfig=api_server.kubeconfig, skus=(A100,), output="json", timeout=30))
     document = json.loads(capsys.readouterr().out)
@@ -326,4 +314,4 @@ async def test_the_whole_command(
     assert found["Azure: role on the cluster"]["verdict"] == "fail"
     assert found[f"Azure: quota for {A100}"]["verdict"] == "pass"
     assert all(item["fix"] for item in document["checks"] if item["verdict"] in ("warn", "fail"))
-    assert len(arm.journal.of("cluster")) == 2  # for the region, and for the clock
+    assert len(azure.arm.journal.of("cluster")) == 2  # for the region, and for the clock

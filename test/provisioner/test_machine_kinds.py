@@ -56,24 +56,10 @@ async def install(client: Client, resource: Resource, crd: Json) -> None:
 
 @asynccontextmanager
 async def command(kubeconfig: Any, azure: Any, tmp_path: Any) -> AsyncIterator[asyncio.subprocess.Process]:
-    token = tmp_path / "token"
-    token.write_text("federated")
-    arm = azure.arm
-    env = {
-        "ARM_SUBSCRIPTION_ID": arm.pools.subscription,
-        "ARM_RESOURCE_GROUP": arm.pools.group,
-        "AZURE_CLUSTER_NAME": arm.pools.cluster,
-        "AZURE_TENANT_ID": "tenant-1",
-        "AZURE_CLIENT_ID": "client-1",
-        "AZURE_FEDERATED_TOKEN_FILE": str(token),
-        "AZURE_AUTHORITY_HOST": arm.url,
-        "AZURE_RESOURCE_MANAGER_ENDPOINT": arm.url,
-        "AZURE_CA_FILE": azure.settings.ca_file,
-    }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "kaito", "manager", "--controllers=machine", "--provider=azure"),
         *(f"--kubeconfig={kubeconfig}", "--metrics-bind=0", "--health-bind=0", "--log-level=warning"),
-        env={**os.environ, **env},
+        env={**os.environ, **azure.environment(tmp_path)},
     )
     try:
         yield process
