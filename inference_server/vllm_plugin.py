@@ -1,4 +1,4 @@
-"""Three repairs that vLLM's CPU build needs, loaded by vLLM into each of its processes.
+"""Repairs of vLLM, most of which its CPU build needs, loaded by vLLM into each of its processes.
 
 In: nothing; vLLM calls ``register`` through the entry point group ``vllm.general_plugins``. Out: process state.
 1. AMX: Linux grants a process the tile registers only on request, and the grant is lost on exec. With small
@@ -7,22 +7,32 @@ In: nothing; vLLM calls ``register`` through the entry point group ``vllm.genera
    base model silently answer with somebody's adapter when both share a batch.
 3. Seeds: a prompt that is read in several steps has its random state set back after each, by an offset that a
    CPU generator of torch does not have; one seeded request whose prompt shares a step ends the engine.
-None does anything on a GPU. Drop 1 when vLLM asks itself, 2 when its pull requests 48421 or 49656 are in the
-pinned release, 3 when `_bookkeeping_sync` asks no CPU generator for its offset. A guard beside them keeps an
-engine process from outliving its server.
+4. Pipelines: the buffer into which a later part of the model takes what the earlier part hands on is made by a
+   rehearsal that the CPU build leaves out when it compiles nothing; the first request then ends the engine.
+5. Nodes that meet: torch opens the meeting port at every address of the machine, where only the one that the other
+   nodes were told is needed. It asks nobody who he is; and it fails where another program has the port at another
+   address, as on a cluster whose pods share a machine.
+1 to 4 do nothing on a GPU. Drop 1 when vLLM asks itself, 2 when its pull requests 48421 or 49656 are in the
+pinned release, 3 when `_bookkeeping_sync` asks no CPU generator for its offset, 4 when `CPUModelRunner` makes
+`intermediate_tensors` without `profile_run`, 5 when torch's `tcp://` rendezvous listens where it is told to. A
+guard beside them keeps an engine process from outliving its server.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import importlib
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import platform
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger("kaito.inference_server.vllm_plugin")
@@ -30,8 +40,10 @@ logger = logging.getLogger("kaito.inference_server.vllm_plugin")
 _SYS_ARCH_PRCTL = 158  # x86-64
 _ARCH_REQ_XCOMP_PERM = 0x1023
 _XFEATURE_XTILEDATA = 18
+_BACKLOG = 1024
 _REWINDABLE = "RewindableGenerator"
 _PATCHED = "_kaito_masks_missing_adapters"
+_BUFFERED = "_kaito_makes_buffers"
 
 
 def register() -> None:
@@ -46,6 +58,14 @@ def register() -> None:
         _rewindable_generators()
     except Exception:
         logger.warning("random generators not repaired", exc_info=True)
+    try:
+        _buffers_between_parts()
+    except Exception:
+        logger.warning("pipelines not repaired", exc_info=True)
+    try:
+        _meet_at_one_address()
+    except Exception:
+        logger.warning("the meeting port is open at all addresses", exc_info=True)
     die_with_parent()
 
 
@@ -111,6 +131,70 @@ def rewindable(generator: Any) -> Any:
         self.manual_seed(self.initial_seed())
 
     return type(_REWINDABLE, (generator,), {"get_offset": lambda _: 0, "set_offset": set_offset})
+
+
+def _buffers_between_parts() -> None:
+    from vllm.platforms import current_platform
+
+    # Only workers run a part of a model, and they are always children; elsewhere the import would cost seconds.
+    if multiprocessing.parent_process() is None or not current_platform.is_cpu():
+        return
+    from vllm.distributed import get_pp_group
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    if not getattr(CPUModelRunner, _BUFFERED, False):
+        load = with_buffer(CPUModelRunner.load_model, lambda: get_pp_group().is_first_rank)
+        CPUModelRunner.load_model = load
+        setattr(CPUModelRunner, _BUFFERED, True)
+
+
+def with_buffer(load_model: Any, is_first: Callable[[], bool]) -> Any:
+    """Wrap a model runner's ``load_model`` so that all parts but the first have a buffer for what they are handed.
+
+    It is as large as the largest step may be, as the rehearsal would make it.
+    """
+
+    @functools.wraps(load_model)
+    def load(self: Any, *args: Any, **options: Any) -> None:
+        load_model(self, *args, **options)
+        if not is_first() and self.intermediate_tensors is None:
+            self.intermediate_tensors = self.model.make_empty_intermediate_tensors(
+                batch_size=self.max_num_tokens, dtype=self.model_config.dtype, device=self.device
+            )
+
+    return load
+
+
+def _meet_at_one_address() -> None:
+    if multiprocessing.parent_process() is None:
+        return
+    # The package has a function of the module's name, which hides it.
+    rendezvous = importlib.import_module("torch.distributed.rendezvous")
+    if not hasattr(rendezvous.TCPStore, "__wrapped__"):
+        rendezvous.TCPStore = at_its_address(rendezvous.TCPStore)  # type: ignore[attr-defined]
+
+
+def at_its_address(store: Any) -> Any:
+    """Wrap torch's ``TCPStore`` so that whoever is the master listens at the address of its name alone.
+
+    Where that address is not one of this machine, torch opens the port as it always does.
+    """
+
+    @functools.wraps(store)
+    def make(*args: Any, **options: Any) -> Any:
+        if args or not options.get("is_master") or options.get("master_listen_fd") is not None:
+            return store(*args, **options)
+        try:
+            family, _, _, _, address = socket.getaddrinfo(
+                options["host_name"], options["port"], type=socket.SOCK_STREAM
+            )[0]
+            listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        except OSError as error:
+            logger.warning("cannot listen at %s alone: %s", options["host_name"], error)
+            return store(**options)
+        return store(**options, master_listen_fd=listener.detach())
+
+    return make
 
 
 def die_with_parent() -> None:

@@ -7,22 +7,31 @@ pointing at a cause further up, which is then the line to show.
 
 from __future__ import annotations
 
+import re
+
 LONGEST = 300  # characters of a foreign message in ours; a stack trace belongs in the log
 _FRAME = " \t\r│┃║╭╮╰╯─━═"  # what terminals draw around an error
-_POINTERS = ("see root cause above", "see the root cause above", "above for the root cause")
+_POINTERS = (
+    "see root cause above",
+    "see the root cause above",
+    "above for the root cause",
+    "see stack trace for root cause",
+)
+# An error's own line, which a logger may have put its prefix before: a name that ends so, then what happened.
+_ERROR = re.compile(r"(?<![\w.])[\w.]*(?:Error|Exception): .*\S.*")
+_UNDERTAKER = "resource_tracker"  # a helper of Python's that speaks when the process it serves is gone
 
 
 def last_line(text: object) -> str:
     """The last line that says something, shortened; empty where there is none."""
     stripped = (line.strip(_FRAME) for line in str(text or "").splitlines())
-    lines = [line for line in stripped if any(character.isalnum() for character in line)]
+    lines = [line for line in stripped if any(map(str.isalnum, line)) and _UNDERTAKER not in line]
     if not lines:
         return ""
     last = lines[-1]
-    if any(pointer in last.lower() for pointer in _POINTERS):
-        # An error's own line: a word with Error or Exception in it, then a colon. The nearest one explains it.
-        named = (line for line in reversed(lines[:-1]) if _is_error(line))
-        last = next(named, last)
+    if _points(last):
+        found = (_ERROR.search(line) for line in reversed(lines[:-1]) if not _points(line))
+        last = next((error[0] for error in found if error), last)
     return shortened(last)
 
 
@@ -32,6 +41,5 @@ def shortened(text: object) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
-def _is_error(line: str) -> bool:
-    head, colon, rest = line.partition(":")
-    return bool(colon and rest.strip()) and head.split(" ")[-1].endswith(("Error", "Exception"))
+def _points(line: str) -> bool:
+    return any(pointer in line.lower() for pointer in _POINTERS)

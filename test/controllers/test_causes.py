@@ -182,6 +182,14 @@ def test_a_pod_that_does_not_go_is_told_beside_living_ones() -> None:
             "RuntimeError: Engine failed. See root cause above.",
             "RuntimeError: Engine failed. See root cause above.",
         ),
+        (
+            "(Worker pid=7) ERROR 11-26 12:36:48 [executor.py:953] torch.DistNetworkError: address in use\n"
+            "(EngineCore) ERROR Exception: WorkerProc initialization failed. See stack trace for root cause.\n"
+            "error: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n"
+            "multiprocessing/resource_tracker.py:254: UserWarning: resource_tracker: There appear to be 1 leaked\n"
+            "  warnings.warn('resource_tracker: There appear to be %d '",
+            "torch.DistNetworkError: address in use",
+        ),
         ("x" * 400, "x" * 299 + "…"),
         (
             "╭─ Error ──────────────╮\n│ No such option: --mode │\n╰────────────────────────╯\n",

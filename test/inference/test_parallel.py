@@ -3,6 +3,7 @@ since each start takes half a minute of both cores."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -62,6 +63,12 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
         served.process.wait(60)
 
 
+def _meeting_place() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
 async def _chat(served: Served) -> tuple[int, dict]:
     async with aiohttp.ClientSession() as session, session.post(f"{served.url}/chat", json=_BODY) as reply:
         return reply.status, await reply.json()
@@ -82,9 +89,7 @@ if SOAK:
 
     async def test_two_nodes_answer_together(four_heads, serve):
         """Tensor parallel 2 over two nodes: the leader answers, and the other says where the answers are."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            leader = f"127.0.0.1:{probe.getsockname()[1]}"
+        leader = _meeting_place()
         common = ("--nodes=2", "--tensor-parallel-size=2", f"--leader-address={leader}")
         first, second = (serve(four_heads, *common, f"--node-rank=model-{rank}") for rank in (0, 1))
         for served in (first, second):
@@ -97,6 +102,18 @@ if SOAK:
         assert len(body["Result"]) > len(_BODY["prompt"])
         assert refused == 503
         assert leader in detail["detail"]
+
+    async def test_a_pipeline_over_two_nodes_answers(tiny_model, serve):
+        """Half of the layers on each of two nodes: the same answer as of one process, many requests long."""
+        common = ("--nodes=2", "--pipeline-parallel-size=2", f"--leader-address={_meeting_place()}")
+        whole = serve(tiny_model)
+        whole.wait_ready()
+        expected = await _chat(whole)
+        parts = [serve(tiny_model, *common, f"--node-rank=model-{rank}") for rank in (0, 1)]
+        for served in parts:
+            served.wait_ready()
+
+        assert await asyncio.gather(*(_chat(parts[0]) for _ in range(3))) == [expected] * 3
 
     async def test_heads_that_cannot_be_shared_are_refused_in_the_engine_s_words(serve, tiny_model):
         """Three heads for two workers: the process ends with the engine's own sentence."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -51,6 +52,64 @@ def test_a_generator_goes_back_to_its_seed():
     first = torch.rand(3, generator=generator)
     generator.set_offset(generator.get_offset() - 4)
     assert torch.equal(torch.rand(3, generator=generator), first)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_later_part_of_a_model_has_a_buffer_before_its_first_step(first):
+    """The first part is handed nothing and has none; a part that has one already keeps it."""
+
+    class Runner:
+        max_num_tokens, device, intermediate_tensors = 7, "cpu", None
+        model_config = type("Config", (), {"dtype": "bfloat16"})
+
+        def load_model(self):
+            self.model = self
+
+        def make_empty_intermediate_tensors(self, **shape):
+            return shape
+
+    load, runner = vllm_plugin.with_buffer(Runner.load_model, lambda: first), Runner()
+    load(runner)
+    assert runner.intermediate_tensors == (
+        None if first else {"batch_size": 7, "dtype": "bfloat16", "device": "cpu"}
+    )
+    runner.intermediate_tensors = "made"
+    load(runner)
+    assert runner.intermediate_tensors == "made"
+
+
+def _store_at(host):
+    """The address that torch listens at for the meeting of nodes, and a word that went through it."""
+    from datetime import timedelta
+
+    from torch.distributed import TCPStore
+
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port = probe.getsockname()[1]
+    store = vllm_plugin.at_its_address(TCPStore)(
+        host_name=host, port=port, world_size=1, is_master=True, timeout=timedelta(seconds=10), multi_tenant=True
+    )
+    store.set("key", "word")
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line]
+    [address] = [text.partition(":")[0] for text in listening if int(text.partition(":")[2], 16) == port]
+    return socket.inet_ntoa(bytes.fromhex(address)[::-1]), bytes(store.get("key"))
+
+
+def test_nodes_meet_at_one_address_only():
+    """The meeting port is closed at the machine's other addresses, where torch alone would have opened it."""
+    pytest.importorskip("torch")
+    assert _store_at("127.97.3.4") == ("127.97.3.4", b"word")
+
+
+def test_a_name_of_another_machine_is_left_to_torch(monkeypatch):
+    """Where the address cannot be listened at, torch is asked as if nothing had been wrapped."""
+    asked = []
+    monkeypatch.setattr(socket, "create_server", lambda *_, **__: (_ for _ in ()).throw(OSError("not mine")))
+    make = vllm_plugin.at_its_address(lambda **options: asked.append(options))
+    make(host_name="127.0.0.1", port=1, is_master=True)
+    make(host_name="127.0.0.1", port=1, is_master=False)
+    assert asked == [{"host_name": "127.0.0.1", "port": 1, "is_master": master} for master in (True, False)]
 
 
 _FAMILY = """

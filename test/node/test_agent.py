@@ -98,6 +98,22 @@ async def test_a_pod_runs_from_init_to_deletion(node: Node, client: Client, name
             await asyncio.sleep(0.05)
 
 
+async def test_a_pod_is_found_by_its_name(node: Node, client: Client, namespace: str) -> None:
+    """A container whose words name a pod waits for it and gets its address; a mere namesake is not it."""
+    name = f"peer-0.peers.{namespace}.svc"
+    asks = node.pod("asks", "echo", f"{name}:29500")
+    await client.create(PODS, asks, namespace=namespace)
+    await client.create(PODS, node.pod("peer-0", *SLEEP, hostname="peer-0"), namespace=namespace)
+    await node.until(namespace, "asks", lambda s: state(s) == "waiting CreateContainerConfigError")
+
+    peer = node.pod("peer", *SLEEP, hostname="peer-0", subdomain="peers")
+    await client.create(PODS, peer, namespace=namespace)
+    await node.until(namespace, "asks", lambda s: s.get("phase") == "Succeeded")
+
+    address = (await client.get(PODS, "peer", namespace))["status"]["podIP"]
+    assert await log_of(client, namespace, "asks") == f"{address}:29500\n"
+
+
 @pytest.mark.parametrize(("code", "phase", "reason"), [(0, "Succeeded", "Completed"), (3, "Failed", "Error")])
 async def test_a_pod_that_ends_tells_how(
     node: Node, client: Client, namespace: str, code: int, phase: str, reason: str

@@ -14,6 +14,7 @@ from kaito.local.node.backoff import BackOff, describe
 from kaito.local.node.command import take_descriptors
 from kaito.local.node.env import ConfigMissing, PodFacts, container_env, expand, words
 from kaito.local.node.images import ImageTable, ImageTableError, ImageUnknown, parse_weights
+from kaito.local.node.names import with_addresses
 from kaito.local.node.paths import PathMap
 from kaito.local.node.ports import Frontend, frontends
 from kaito.local.quantities import divide_up, parse_quantity
@@ -139,6 +140,30 @@ def test_missing_configuration_is_named(source: dict[str, Any], message: str) ->
         container_env({"env": [{"name": "A", "valueFrom": source}]}, FACTS, lookup)
 
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("--leader=w-0.w-headless.ns.svc:29500", "--leader=127.97.0.9:29500"),
+        ("tcp://w-0.w-headless.ns.svc.cluster.local./x", "tcp://127.97.0.9/x"),
+        ("a service: kubernetes.default.svc:443", "a service: kubernetes.default.svc:443"),
+        ("https://w-0.w-headless.ns.svc.example.com", "https://w-0.w-headless.ns.svc.example.com"),
+        ("x.w-0.w-headless.ns.svc", "x.w-0.w-headless.ns.svc"),
+        ("archive.tar.gz.svcs", "archive.tar.gz.svcs"),
+        ("", ""),
+    ],
+)
+def test_names_of_pods_become_addresses(text: str, result: str) -> None:
+    """There is no DNS on this machine that knows them; all other names stay as they are."""
+    pods = {("ns", "w-headless", "w-0"): "127.97.0.9"}
+    assert with_addresses(text, lambda *name: pods.get(name)) == result
+
+
+def test_a_name_that_no_pod_has_yet_is_said() -> None:
+    """The container waits for it, and its status says for which name."""
+    with pytest.raises(ConfigMissing, match=r"no pod answers to the name w-1\.w-headless\.ns\.svc yet"):
+        with_addresses("--leader=w-1.w-headless.ns.svc:29500", lambda *_: None)
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,7 @@ class Agent:
             claims=state / "claims",
             read_object=self._read_object,
             allocatable=self._allocatable,
+            known=self._known,
             clock=time.time,
             orphan_seconds=self.options.orphan_seconds,
         )
@@ -257,6 +258,9 @@ class Agent:
         worker = self._workers.get(uid)
         if worker is None:
             worker = PodWorker(self._host, pod)
+            if pod["spec"].get("subdomain"):  # a name that others may wait for
+                for other in self._workers.values():
+                    other.retry()
             self._workers[uid] = worker
             task = self._group.create_task(worker.run(), name=f"pod {worker.key}")
             task.add_done_callback(lambda _task: self._workers.pop(uid, None))
@@ -283,6 +287,16 @@ class Agent:
     def _allocatable(self, node: str) -> Mapping[str, str]:
         keeper = self._keepers.get(node)
         return keeper[0].spec.capacity if keeper else self._capacity
+
+    def _known(self, namespace: str, subdomain: str, hostname: str) -> str | None:
+        """The address of the pod of this name, once it is bound to a node of ours; one that leaves has none."""
+        for worker in self._workers.values():
+            meta, spec = worker.pod["metadata"], worker.pod["spec"]
+            name = (meta["namespace"], spec.get("subdomain"), spec.get("hostname"))
+            leaves = worker.vanished or meta.get("deletionTimestamp")
+            if name == (namespace, subdomain, hostname) and not leaves:
+                return worker.address
+        return None
 
     async def _stop_pods(self) -> None:
         self._stopping = True

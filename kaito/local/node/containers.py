@@ -25,6 +25,7 @@ from kaito.local.node.env import ConfigMissing, Lookup, PodFacts, container_env,
 from kaito.local.node.host import Host
 from kaito.local.node.images import Image, ImageUnknown
 from kaito.local.node.logs import parse_time, tail_text
+from kaito.local.node.names import with_addresses
 from kaito.local.node.paths import PathMap
 from kaito.local.node.pipes import collect
 from kaito.local.node.prober import Target, target_ports, unsupported
@@ -226,9 +227,11 @@ class Container:
         paths[ending] = str(attempt.folder / "termination-log")
         mapping = PathMap(paths)
         env = {**_base_env(home, facts.pod), **image.env, **wanted}
-        env = {key: mapping.rewrite(value) for key, value in env.items()}
+        known = self._host.known
+        env = {key: with_addresses(mapping.rewrite(value), known) for key, value in env.items()}
         argv = image.argv(words(self.spec.get("command"), wanted), words(self.spec.get("args"), wanted))
-        argv = image.resolve([mapping.rewrite(word) for word in argv], env.get("PATH", os.defpath))
+        argv = [with_addresses(mapping.rewrite(word), known) for word in argv]
+        argv = image.resolve(argv, env.get("PATH", os.defpath))
         cwd = mapping.rewrite(str(self.spec.get("workingDir") or ""))
         grace = facts.pod["spec"].get("terminationGracePeriodSeconds")
         return ContainerConfig(

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from kaito.local.node.addresses import Addresses
 from kaito.local.node.images import ImageTable
+from kaito.local.node.names import Known
 from kaito.local.node.prober import Prober
 from manager.client import Client
 from manager.types import Obj
@@ -41,6 +42,7 @@ class Host:
     claims: Path
     read_object: ReadObject
     allocatable: Callable[[str], Mapping[str, str]]
+    known: Known
     clock: Callable[[], float]
     host_ip: str = "127.0.0.1"
     orphan_seconds: float = 30.0

@@ -83,6 +83,12 @@ class PodWorker:
         """Whether the object is gone, so that another pod may have its name."""
         return self._gone
 
+    @property
+    def address(self) -> str:
+        """Where its containers listen; the same for as long as the pod lives."""
+        host = self._host
+        return host.host_ip if self._pod["spec"].get("hostNetwork") else host.addresses.assign(self.uid)
+
     # what the agent tells it
 
     def update(self, pod: Obj) -> None:
@@ -108,9 +114,13 @@ class PodWorker:
         if (kind, name) in self._references:
             self._stale = True
             self._mount_retry_at = 0.0
-            for container in self.containers:
-                container.retry_now()
-            self._wake.set()
+            self.retry()
+
+    def retry(self) -> None:
+        """What a container waits for may be there now."""
+        for container in self.containers:
+            container.retry_now()
+        self._wake.set()
 
     async def stop_containers(self, grace: float) -> None:
         """For the agent's own end: stop everything within `grace` seconds, and say nothing to the API server."""
@@ -221,9 +231,9 @@ class PodWorker:
         return max(0.0, min(waits)) + 0.001
 
     def _view(self) -> PodView:
-        spec, meta = self._pod["spec"], self._pod["metadata"]
+        meta = self._pod["metadata"]
         host = self._host
-        address = host.host_ip if spec.get("hostNetwork") else host.addresses.assign(self.uid)
+        address = self.address
         pod = {**self._pod, "status": self._known_status()}
         if self._evicted is not None or self._gone:
             # Nobody wrote a grace period for this end; what the API asked for still bounds it.
@@ -269,10 +279,9 @@ class PodWorker:
 
     def _facts(self) -> PodFacts:
         spec = self._pod["spec"]
-        address = self._host.addresses.assign(self.uid)
         return PodFacts(
             pod=self._pod,
-            pod_ip=self._host.host_ip if spec.get("hostNetwork") else address,
+            pod_ip=self.address,
             host_ip=self._host.host_ip,
             allocatable=self._host.allocatable(str(spec.get("nodeName", ""))),
         )
