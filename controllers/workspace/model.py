@@ -273,12 +273,13 @@ class Merge:
 class DeleteOwned:
     """Delete one object that this Workspace, or an earlier one of its name, controls.
 
-    ``name``: when empty the Workspace's.
+    ``name``: when empty the Workspace's. ``why``: what an event tells of it; empty: the deletion needs no word.
     """
 
     resource: Resource
     uid: str
     name: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,8 +176,10 @@ class WorkspaceReconciler:
                     "deleting kind=%s machine=%s workspace=%s/%s", obs.node_api.kind, name, obs.namespace, obs.name
                 )
                 await self._delete(obs.node_api.resource, name, None, uid)
-            case DeleteOwned(resource, uid, name):
+            case DeleteOwned(resource, uid, name, why):
                 await self._delete(resource, name or obs.name, obs.namespace, uid)
+                if why:
+                    self.recorder.event(obs.obj, "Warning", "GroupRestarted", why)
             case Annotate(resource, name, annotations):
                 body = {"metadata": {"annotations": dict(annotations)}}
                 await self.client.patch(resource, name, body, namespace=obs.namespace)

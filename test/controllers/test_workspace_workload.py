@@ -566,6 +566,50 @@ def test_a_group_is_replaced_at_once() -> None:
     assert not any(isinstance(action, DeleteOwned) for action in decide(early, NOW).actions)
 
 
+def member(number: int, started: str, ready: str | None, **meta: Any) -> Json:
+    """A member of a group: when its container began, and since when it is ready."""
+    told = {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": ready or started}
+    made = pod(f"w-{number}", **meta)
+    made["status"] = {
+        "phase": "Running",
+        "podIP": "10.0.0.1",
+        "conditions": [told],
+        "containerStatuses": [{"name": "w", "state": {"running": {"startedAt": started}}}],
+    }
+    return made
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "goes"),
+    [
+        pytest.param(("T11:00:00Z", "T11:02:00Z"), ("T11:30:00Z", None), True, id="restarted"),
+        pytest.param(("T11:30:00Z", None), ("T11:00:00Z", "T11:02:00Z"), True, id="leader restarted"),
+        pytest.param(("T11:00:00Z", "T11:02:00Z"), ("T11:00:30Z", None), False, id="still loads"),
+        pytest.param(("T11:00:00Z", "T11:02:00Z"), ("T11:30:00Z", "T11:31:00Z"), False, id="met again"),
+        pytest.param(("T11:00:00Z", None), ("T11:30:00Z", None), False, id="never met"),
+    ],
+)
+def test_a_group_that_lost_a_part_begins_again(
+    first: tuple[str, str | None], second: tuple[str, str | None], goes: bool
+) -> None:
+    """Parts of a model meet once: one that starts after another was ready is joined by fresh pods of all."""
+    sku = "Standard_NC96ads_A100_v4"
+    obj = workspace(sku=sku, count=2, inference=private("llama-2-70b"))
+    obs = ready(settled(seen(obj, node("n1", sku, 4), node("n2", sku, 4))))
+    group = obs.children.statefulset
+    assert group is not None
+    owner = [{"uid": group["metadata"]["uid"], "controller": True}]
+    pods = tuple(
+        member(index, f"2026-11-20{started}", f"2026-11-20{since}" if since else None, ownerReferences=owner)
+        for index, (started, since) in enumerate((first, second))
+    )
+
+    gone = [action for action in decide(replace(obs, pods=pods), NOW).actions if isinstance(action, DeleteOwned)]
+
+    assert [action.name for action in gone] == (["w-0", "w-1"] if goes else [])
+    assert [bool(action.why) for action in gone] == ([True, False] if goes else [])
+
+
 # ------------------------------------------------------------------ revisions
 
 

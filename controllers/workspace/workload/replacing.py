@@ -8,9 +8,12 @@ roll-out's own pods, or the room that the new pod takes would count as gone, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
+from api.conditions import conditions_of, find, parse_time
 from controllers.nodes import readiness
 from controllers.workspace.gpus import allocatable, gpus_requested
+from controllers.workspace.pods import is_leaving, is_ready
 from manager.types import Obj
 
 _REVISION = "controller-revision-hash"  # the label by which a StatefulSet's pods show their revision
@@ -49,14 +52,50 @@ def stale_members(statefulset: Obj, pods: Iterable[Obj]) -> tuple[Obj, ...]:
     newest = status.get("updateRevision")
     if not newest or (status.get("observedGeneration") or 0) < (statefulset["metadata"].get("generation") or 0):
         return ()
-    uid = statefulset["metadata"]["uid"]
     return tuple(
+        pod
+        for pod in _members(statefulset, pods)
+        if (pod["metadata"].get("labels") or {}).get(_REVISION) not in (newest, None)
+    )
+
+
+def torn_members(statefulset: Obj, pods: Iterable[Obj]) -> tuple[tuple[Obj, ...], str]:
+    """The pods of a group in which one started anew after another was ready; and which one did.
+
+    The parts of a model meet once, when they start. One that comes later is waited for by nobody, and those that
+    had met wait for a process that is gone, ready as they look: only all together can begin again (LeaderWorkerSet
+    calls it RecreateGroupOnPodRestart). A group that was never ready is not torn: its members restart by
+    themselves.
+    """
+    members = _members(statefulset, pods)
+    met = [since for pod in members if is_ready(pod) and (since := _ready_since(pod))]
+    for pod in members:
+        began = None if is_ready(pod) else _running_since(pod)
+        if began is not None and any(since < began for since in met):
+            return tuple(members), str(pod["metadata"]["name"])
+    return (), ""
+
+
+def _members(statefulset: Obj, pods: Iterable[Obj]) -> list[Obj]:
+    uid = statefulset["metadata"]["uid"]
+    return [
         pod
         for pod in pods
         if any(item.get("uid") == uid for item in pod["metadata"].get("ownerReferences") or [])
-        and (pod["metadata"].get("labels") or {}).get(_REVISION) not in (newest, None)
-        and not pod["metadata"].get("deletionTimestamp")
-    )
+        and not is_leaving(pod)
+    ]
+
+
+def _ready_since(pod: Obj) -> datetime | None:
+    condition = find(conditions_of(pod), "Ready")
+    return condition.last_transition_time if condition else None
+
+
+def _running_since(pod: Obj) -> datetime | None:
+    """When the container that started last did."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    times = [parse_time((item.get("state") or {}).get("running", {}).get("startedAt")) for item in statuses]
+    return max((time for time in times if time is not None), default=None)
 
 
 def _found_no_room(pod: Obj) -> bool:

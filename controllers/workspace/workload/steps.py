@@ -24,7 +24,7 @@ from controllers.workspace.service import headless_service, service
 from controllers.workspace.target import Target
 from controllers.workspace.workload.mounts import Mounts, mounts_for
 from controllers.workspace.workload.render import render, resource_of
-from controllers.workspace.workload.replacing import stale_members
+from controllers.workspace.workload.replacing import stale_members, torn_members
 from manager.resources import CONFIGMAPS, DEPLOYMENTS, PODS, SERVICES, STATEFULSETS
 from manager.types import Obj, Resource
 
@@ -120,7 +120,7 @@ def _workload(obs: Observation, target: Target, config: str, revision: int) -> t
     held = None if running is None or obs.children.upgrade else _held(running, notes)
     if running is not None and held is not None:
         kind = STATEFULSETS if running is obs.children.statefulset else DEPLOYMENTS
-        return [*([Annotate(kind, obs.name, held)] if held else []), *_let_go(obs)], True
+        return [*([Annotate(kind, obs.name, held)] if held else []), *_let_go(obs, target)], True
     stored, other, kind = obs.deployment, obs.children.statefulset, STATEFULSETS
     if resource is STATEFULSETS:
         stored, other, kind = other, stored, DEPLOYMENTS
@@ -128,7 +128,7 @@ def _workload(obs: Observation, target: Target, config: str, revision: int) -> t
     # One that changes its kind, because its model spans more nodes now, or fewer: two would want the same GPUs.
     if other is not None and obs.owns(other) and not other["metadata"].get("deletionTimestamp"):
         actions = [DeleteOwned(kind, other["metadata"]["uid"]), *actions]
-    return [*actions, *_let_go(obs)], False
+    return [*actions, *_let_go(obs, target)], False
 
 
 def _notes(
@@ -175,13 +175,20 @@ def _held(running: Obj, notes: dict[str, str]) -> tuple[tuple[str, str], ...] | 
     return ()
 
 
-def _let_go(obs: Observation) -> list[Action]:
-    """Members of a group that are of an earlier revision."""
+def _let_go(obs: Observation, target: Target) -> list[Action]:
+    """Members of a group that serve nobody: of an earlier revision, or left by one that started anew."""
     group = obs.children.statefulset
     if group is None or not obs.owns(group):
         return []
-    stale = stale_members(group, obs.pods)
-    return [DeleteOwned(PODS, pod["metadata"]["uid"], pod["metadata"]["name"]) for pod in stale]
+    gone, why = stale_members(group, obs.pods), ""
+    if not gone and target.layout.distributed:
+        gone, late = torn_members(group, obs.pods)
+        why = f"Pod {late} started anew after the others were ready: all pods of the group are replaced"
+    told = [why, *[""] * len(gone)]  # one word for the group
+    return [
+        DeleteOwned(PODS, pod["metadata"]["uid"], pod["metadata"]["name"], word)
+        for pod, word in zip(gone, told, strict=False)
+    ]
 
 
 def _annotations(obj: Obj | None) -> dict[str, str]:
