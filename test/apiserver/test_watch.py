@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import looptime
 import pytest
 
 from kaito.local.apiserver.handlers import Handlers
+from kaito.local.apiserver.registry import builtin_types
+from kaito.local.apiserver.selection import Selection
 from kaito.local.apiserver.server import ApiServer
+from kaito.local.apiserver.storage import Storage
+from kaito.local.apiserver.watches import Watch
 from manager.client import Client, WatchEvent
 from manager.errors import ApiError, Gone
 from manager.resources import CONFIGMAPS
@@ -228,3 +235,48 @@ async def test_many_watchers_see_the_same_order(client: Client) -> None:
 
     assert len(set(map(tuple, results))) == 1
     assert len(results[0]) == 40
+
+
+@pytest.mark.parametrize("bookmarks", [False, True])
+def test_a_watch_asks_the_clock_once_for_its_end(tmp_path: Path, bookmarks: bool) -> None:
+    """A loop may call a timer a tick early: whoever then waits for the rest stops virtual time for ever."""
+    timers = 0
+
+    async def events() -> list[str]:
+        loop = asyncio.get_running_loop()
+        call_at = loop.call_at
+
+        def counted(*args: Any, **options: Any) -> asyncio.TimerHandle:
+            nonlocal timers
+            timers += 1
+            assert timers < 20, "it waits again and again"
+            return call_at(*args, **options)
+
+        loop.call_at = counted  # type: ignore[method-assign]
+        [configs] = [kind for kind in builtin_types() if kind.plural == "configmaps"]
+        storage = Storage(tmp_path / "state.db")
+        with Watch(
+            storage,
+            configs,
+            "default",
+            Selection(),
+            revision=None,
+            bookmark_every=math.nextafter(200.0, math.inf),
+            bookmarks=bookmarks,
+            initial_end=False,
+            deadline=math.nextafter(300.0, math.inf),
+            stop=asyncio.Event(),
+            prepare=_nothing,
+        ) as watch:
+            found = [event.type async for batch in watch.events() for event in batch]
+        storage.close()
+        return found
+
+    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=0.0, noop_cycles=4)) as runner:
+        found = runner.run(events())
+
+    assert found == (["BOOKMARK"] * 2 if bookmarks else [])
+
+
+async def _nothing(*_: Any) -> None:
+    """There is nothing to convert."""

@@ -144,7 +144,8 @@ class Watch:
     async def events(self) -> AsyncIterator[list[Event]]:
         """Batches of events until the deadline, the server's stop, or an overflow."""
         loop = asyncio.get_running_loop()
-        next_bookmark = loop.time() + self._bookmark_every
+        now = loop.time()
+        next_bookmark = now + self._bookmark_every
         while not self._overflow:
             self._wake.clear()
             if self._pending:
@@ -157,7 +158,7 @@ class Watch:
                 if batch:
                     yield batch
                 continue
-            now = loop.time()
+            now = max(now, loop.time())
             if self._stop.is_set() or now >= self._deadline:
                 if self._bookmarks:
                     yield [self._bookmark()]
@@ -171,7 +172,9 @@ class Watch:
                 async with asyncio.timeout_at(until):
                     await self._wake.wait()
             except TimeoutError:
-                continue
+                # A timer may be early by the clock's resolution: asking the clock again would wait for nothing,
+                # over and over, and for ever where the clock stands still meanwhile.
+                now = until
 
     def _translate(self, changes: Iterable[Change]) -> Iterable[Event]:
         for change in changes:
