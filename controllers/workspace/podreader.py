@@ -32,6 +32,7 @@ log = logging.getLogger("kaito.controllers.workspace.podreader")
 
 LIMIT_SECONDS = 2.0  # for both questions to one pod
 FRESH_SECONDS = 4.0  # an answer younger than this is not asked for again
+_SAYS_NOTHING = (401, 403, 404)  # not known there, or not told to somebody without its API key
 _WORKERS = 16
 _WAITING = 1000  # pods that may wait for a worker; beyond it the next reconcile asks
 _LONGEST = 1 << 20  # bytes of an answer
@@ -116,7 +117,7 @@ class HttpPodReader:
     async def _get(self, url: str) -> object:
         assert self._session is not None  # noqa: S101 - read made it
         async with self._session.get(url, allow_redirects=False) as response:
-            if response.status == 404:
+            if response.status in _SAYS_NOTHING:
                 return None
             if response.status != 200:
                 raise ValueError(f"HTTP {response.status}")

@@ -156,6 +156,16 @@ async def test_a_pod_is_asked_over_http() -> None:
     assert report == PodReport(progress=LoadProgress(stage=LoadStage.LOADING, seconds_left=3.5))
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_an_answer_behind_a_key_hides_no_other(status: int) -> None:
+    """A server that shows its adapters only to holders of its API key still tells how far it is."""
+    answers = {"/v1/progress": {"stage": "Loading"}, "/v1/adapters": web.Response(status=status)}
+    async with server(answers) as reader:
+        report = await reader.read(pod(ip="127.0.0.1"))
+
+    assert report == PodReport(progress=LoadProgress(stage=LoadStage.LOADING))
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
