@@ -135,7 +135,10 @@ async def test_an_update_needs_the_newest_state(api: Client, namespace: str) -> 
 
 
 async def test_generation_counts_what_users_want(api: Client, namespace: str) -> None:
-    """generation rises with the spec, not with labels or status; a status write touches only the status."""
+    """generation rises with the spec, not with labels or status; a status write touches only the status.
+
+    A Deployment's annotations count as well, unless they come with its status.
+    """
     made = await api.create(DEPLOYMENTS, deployment("d"), namespace=namespace)
     labelled = await api.patch(DEPLOYMENTS, "d", {"metadata": {"labels": {"x": "y"}}}, namespace=namespace)
     status = await api.patch(
@@ -149,7 +152,14 @@ async def test_generation_counts_what_users_want(api: Client, namespace: str) ->
         DEPLOYMENTS, "d", {"status": {"replicas": 5}, "spec": {"replicas": 2}}, namespace=namespace
     )
 
-    assert [o["metadata"]["generation"] for o in (made, labelled, status, main)] == [1, 1, 1, 2]
+    note = {"metadata": {"annotations": {"by": "a controller"}}}
+    told = await api.patch(DEPLOYMENTS, "d", note, namespace=namespace, subresource="status")
+    note = {"metadata": {"annotations": {"by": "a user"}}}
+    noted = await api.patch(DEPLOYMENTS, "d", note, namespace=namespace)
+
+    objs = (made, labelled, status, main, told, noted)
+    assert [o["metadata"]["generation"] for o in objs] == [1, 1, 1, 2, 2, 3]
+    assert [o["metadata"]["annotations"]["by"] for o in (told, noted)] == ["a controller", "a user"]
     assert (status["spec"]["replicas"], status["status"]["replicas"]) == (1, 1)
     assert (main["spec"]["replicas"], main["status"]["replicas"]) == (2, 1)
 

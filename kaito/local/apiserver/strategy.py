@@ -168,8 +168,8 @@ def _status_write(resource: ResourceType, obj: Obj, old: Obj) -> Obj:
     return merged
 
 
-def bump_generation(resource: ResourceType, obj: Obj, old: Obj) -> None:
-    """Count a change of anything but metadata and status."""
+def bump_generation(resource: ResourceType, obj: Obj, old: Obj, subresource: str) -> None:
+    """Count a change of anything but metadata and status, and of a Deployment's annotations by itself."""
     if not has_generation(resource):
         return
     before = int(old["metadata"].get("generation") or 1)
@@ -177,4 +177,6 @@ def bump_generation(resource: ResourceType, obj: Obj, old: Obj) -> None:
     has_status = "status" in resource.subresources
     ignored = {"metadata", "status"} if has_status else {"metadata"}
     changed = any(obj.get(key) != old.get(key) for key in {*obj, *old} - ignored - {"apiVersion"})
+    if resource.group_kind == "Deployment.apps" and subresource != "status":
+        changed = changed or (meta.get("annotations") or {}) != (old["metadata"].get("annotations") or {})
     meta["generation"] = before + 1 if changed else before

@@ -333,7 +333,7 @@ class Writer:
         resource, obj, old = draft.resource, draft.obj, draft.old
         now = self._now()
         if old is not None:
-            bump_generation(resource, obj, old)
+            bump_generation(resource, obj, old, draft.subresource)
         if draft.subresource in ("", "status") or resource.kind == "CustomResourceDefinition":
             name_problems = validate_metadata(resource, obj)
             if name_problems:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from manager.client import Client
 from manager.errors import ApiError, Conflict, NotFound
@@ -50,11 +50,19 @@ class Owners:
         seen = self._own.view(str(request), [cached])
         return next(obj for obj in seen if p.uid_of(obj) == p.uid_of(cached))
 
-    async def report(self, obj: Obj, status: Obj) -> None:
-        """Bring the server's status to ``status``; nothing is sent when it says that already."""
-        patch = merge_patch(p.status_of(obj), status)
+    async def report(self, obj: Obj, status: Obj, annotations: Mapping[str, str] | None = None) -> None:
+        """Bring the server's status to ``status``; nothing is sent when it says that already.
+
+        ``annotations`` go with it, as Kubernetes' controllers write theirs: written to the object itself, an
+        annotation is a new generation of a Deployment.
+        """
+        patch: Obj = {}
+        if changed := merge_patch(p.status_of(obj), status):
+            patch["status"] = changed
+        if annotations:
+            patch["metadata"] = {"annotations": dict(annotations)}
         if patch:
-            await self.patch(obj, {"status": patch}, subresource="status")
+            await self.patch(obj, patch, subresource="status")
 
     async def patch(self, obj: Obj, patch: Obj, *, subresource: str | None = None) -> None:
         """Merge ``patch`` into the server's object, which may have gone meanwhile."""

@@ -85,9 +85,7 @@ class DeploymentReconciler:
             except (NotFound, Conflict):
                 pass  # gone already
             self._own.deleted(group, rs)
-        if plan.annotations:
-            await self._owners.patch(deployment, {"metadata": {"annotations": plan.annotations}})
-        await self._owners.report(deployment, plan.status)
+        await self._owners.report(deployment, plan.status, plan.annotations)
 
     async def _create(self, deployment: Obj, group: str, plan: Plan) -> None:
         wanted_rs = plan.create
