@@ -18,66 +18,12 @@ import pytest
 
 from controllers.machine.garbage import SweepLimits
 from kaito.local.fakearm import Rules
-from manager.client import Client
-from manager.config import RestConfig
+from kaito.local.testing.operators import MortalCloud
+from manager.testing.mortal import Life, MortalClient
 
 pytestmark = pytest.mark.timeout(900)
 Json = dict[str, Any]
 _SAMPLE = 2
-
-
-class Life:
-    """One process: it may take some steps, then it is dead."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-        self.taken: list[str] = []
-        self.over = asyncio.Event()
-
-    async def step(self, what: str) -> None:
-        """A step was carried out. Never returns once the life is over."""
-        self.taken.append(what)
-        self.left -= 1
-        if self.left <= 0:
-            self.over.set()
-            await asyncio.Event().wait()
-
-
-class MortalClient(Client):
-    """A connection to the API server whose writes are steps; events are nobody's state."""
-
-    def __init__(self, config: RestConfig, life: Life) -> None:
-        super().__init__(config)
-        self._life = life
-
-    async def send(self, method: str, target: str, body: Any, headers: bytes) -> Json:
-        answer = await super().send(method, target, body, headers)
-        if method != "GET" and "/events" not in target:
-            await self._life.step(f"{method} {target.partition('?')[0].rsplit('/apis/', 1)[-1]}")
-        return answer
-
-
-class MortalCloud:
-    """A provider whose calls are steps, but for those that only look."""
-
-    def __init__(self, provider: Any, life: Life) -> None:
-        self._provider, self._life = provider, life
-        self.name, self.poll_interval = provider.name, provider.poll_interval
-
-    def instance_name(self, *args: str) -> str:
-        return str(self._provider.instance_name(*args))
-
-    def instance_of(self, node: Json) -> str:
-        return str(self._provider.instance_of(node))
-
-    def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
-        async def call(*args: Any) -> Any:
-            answer = await getattr(self._provider, method)(*args)
-            if method in ("create", "delete", "resume"):
-                await self._life.step(method)
-            return answer
-
-        return call
 
 
 @asynccontextmanager
@@ -134,7 +80,7 @@ async def test_killed_after_any_step_of_a_creation(fleet: Any, seed: int) -> Non
     await fleet.delete(first)
     await live(fleet, 10_000, lambda: fleet.leaves(first))
     print(f"steps: {whole.taken}")
-    assert "create" in whole.taken
+    assert "cloud create" in whole.taken
 
     for point in points(len(whole.taken), seed):
         fleet.azure.arm.journal.clear()
@@ -171,7 +117,7 @@ async def test_killed_after_any_step_of_a_deletion(fleet: Any, seed: int) -> Non
     first = await grown()
     whole = await live(fleet, 10_000, lambda: fleet.leaves(first))
     print(f"steps: {whole.taken}")
-    assert "delete" in whole.taken
+    assert "cloud delete" in whole.taken
 
     for point in points(len(whole.taken), seed):
         fleet.azure.arm.journal.clear()

@@ -23,16 +23,14 @@ from manager.config import RestConfig
 from manager.controller import ControllerDefaults
 from manager.manager import Manager
 from manager.testing.mortal import Life, MortalClient
-from provisioner import Instance, InstanceRequest
+from provisioner import CloudProvider, Instance, InstanceRequest
 from provisioner.local import LocalProvider
-
-_STEPS = ("create", "delete", "resume")
 
 
 class MortalCloud:
     """A provider whose calls that change something are steps of a life."""
 
-    def __init__(self, provider: LocalProvider, life: Life) -> None:
+    def __init__(self, provider: CloudProvider, life: Life) -> None:
         self._provider, self._life = provider, life
         self.name, self.poll_interval = provider.name, provider.poll_interval
 
