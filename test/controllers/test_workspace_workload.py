@@ -503,6 +503,17 @@ def test_a_roll_outs_own_pod_does_not_turn_it_around() -> None:
     assert decide(rolling, NOW).actions == ()
 
 
+def test_a_neighbour_that_takes_the_room_changes_nothing_until_the_next_roll_out() -> None:
+    """At rest a Deployment is not written because of others' pods; an edit finds out how to replace its own."""
+    obs = ready(settled(seen(workspace(), node("n1"), node("n2"))))
+    crowded = replace(obs, use={"n1": NodeUse(gpus={"ns/w": 1}), "n2": NodeUse(gpus={"ns/other": 1})})
+
+    done = settled(with_adapters(crowded, image("a", "pull")))
+
+    assert decide(crowded, NOW).actions == ()
+    assert [found.deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"] for found in (obs, done)] == [1, 0]
+
+
 def test_a_new_pod_that_finds_no_node_makes_the_old_one_give_way() -> None:
     """What the scheduler knows and we do not (other programs' memory) must not stall a roll-out."""
     obs = settled(seen(workspace(), node("n1"), node("n2")))

@@ -14,24 +14,39 @@ from api.conditions import conditions_of, find, parse_time
 from controllers.nodes import readiness
 from controllers.workspace.gpus import allocatable, gpus_requested
 from controllers.workspace.pods import is_leaving, is_ready
+from controllers.workspace.rollout import replicas
 from manager.types import Obj
 
+_BESIDE: Obj = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+_AFTER: Obj = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 _REVISION = "controller-revision-hash"  # the label by which a StatefulSet's pods show their revision
 
 
-def strategy(nodes: Sequence[Obj], own: Sequence[Obj], taken: Mapping[str, int], pod: Obj, replicas: int) -> Obj:
-    """The strategy of a Deployment of ``replicas`` pods with this spec.
+def strategy(nodes: Sequence[Obj], own: Sequence[Obj], taken: Mapping[str, int], pod: Obj, count: int) -> Obj:
+    """The strategy of a Deployment of ``count`` pods with this spec.
 
     ``nodes``: all that match the Workspace's labels; ``own``: its pods; ``taken``: GPUs of pods that are not the
     Workspace's, by node.
     """
-    beside = has_room(nodes, own, taken, pod, replicas)
-    steps = {"maxSurge": 1, "maxUnavailable": 0} if beside else {"maxSurge": 0, "maxUnavailable": 1}
-    return {"type": "RollingUpdate", "rollingUpdate": steps}
+    return _BESIDE if has_room(nodes, own, taken, pod, count) else _AFTER
 
 
-def has_room(nodes: Sequence[Obj], own: Sequence[Obj], taken: Mapping[str, int], pod: Obj, replicas: int) -> bool:
-    """Whether one pod more than ``replicas`` fits on the nodes."""
+def kept_strategy(stored: Obj) -> Obj | None:
+    """The strategy of a Deployment that replaces nothing now: only the next roll-out has to choose one.
+
+    Which GPUs are free changes with the pods of others, and an object that is written because a neighbour came is
+    never at rest. None: a roll-out is under way, or somebody else has written another strategy.
+    """
+    status, wanted = stored.get("status") or {}, replicas(stored)
+    seen = (status.get("observedGeneration") or 0) >= (stored["metadata"].get("generation") or 0)
+    if not seen or not (status.get("updatedReplicas") or 0) == (status.get("replicas") or 0) == wanted:
+        return None
+    found: Obj = (stored.get("spec") or {}).get("strategy") or {}
+    return found if found in (_BESIDE, _AFTER) else None
+
+
+def has_room(nodes: Sequence[Obj], own: Sequence[Obj], taken: Mapping[str, int], pod: Obj, count: int) -> bool:
+    """Whether one pod more than ``count`` fits on the nodes."""
     if any(map(_found_no_room, own)):
         return False  # the scheduler knows of more than GPUs
     usable = [node for node in nodes if readiness(node)[0] and not (node.get("spec") or {}).get("unschedulable")]
@@ -39,7 +54,7 @@ def has_room(nodes: Sequence[Obj], own: Sequence[Obj], taken: Mapping[str, int],
     if wanted == 0:
         return bool(usable)
     free = [allocatable(node) - taken.get(str(node["metadata"]["name"]), 0) for node in usable]
-    return sum(max(amount, 0) // wanted for amount in free) > replicas
+    return sum(max(amount, 0) // wanted for amount in free) > count
 
 
 def stale_members(statefulset: Obj, pods: Iterable[Obj]) -> tuple[Obj, ...]:

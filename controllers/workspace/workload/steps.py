@@ -24,7 +24,7 @@ from controllers.workspace.service import headless_service, service
 from controllers.workspace.target import Target
 from controllers.workspace.workload.mounts import Mounts, mounts_for
 from controllers.workspace.workload.render import render, resource_of
-from controllers.workspace.workload.replacing import stale_members, torn_members
+from controllers.workspace.workload.replacing import kept_strategy, stale_members, torn_members
 from manager.resources import CONFIGMAPS, DEPLOYMENTS, PODS, SERVICES, STATEFULSETS
 from manager.types import Obj, Resource
 
@@ -124,6 +124,9 @@ def _workload(obs: Observation, target: Target, config: str, revision: int) -> t
     stored, other, kind = obs.deployment, obs.children.statefulset, STATEFULSETS
     if resource is STATEFULSETS:
         stored, other, kind = other, stored, DEPLOYMENTS
+    same = _annotations(stored).get(keys.TEMPLATE_HASH) == notes[keys.TEMPLATE_HASH]
+    if stored is not None and same and resource is DEPLOYMENTS and (kept := kept_strategy(stored)):
+        body["spec"]["strategy"] = kept
     actions = _applied(resource, annotated(body, notes), stored)
     # One that changes its kind, because its model spans more nodes now, or fewer: two would want the same GPUs.
     if other is not None and obs.owns(other) and not other["metadata"].get("deletionTimestamp"):
