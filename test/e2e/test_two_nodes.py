@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from manager.testing.controlplane import assets
+
 if TYPE_CHECKING:
     from conftest import Stack
 
@@ -83,10 +85,10 @@ def _engine(stack: Stack, pod: str) -> int:
 
 if SOAK:
 
-    @pytest.fixture(scope="module")
-    def both(make_stack: Callable[..., Stack]) -> Iterator[Stack]:
+    @pytest.fixture(scope="module", params=["embedded", *(["real"] if assets() else [])])
+    def both(make_stack: Callable[..., Stack], request: pytest.FixtureRequest) -> Iterator[Stack]:
         """A cluster in which the Workspace is ready."""
-        stack = make_stack("embedded")
+        stack = make_stack(request.param)
         stack.more_node_flags = [f"--weights=llama-2-13b-chat={files('kaito') / 'local/models/tiny-phi3'}"]
         try:
             stack.start_all()
