@@ -272,7 +272,7 @@ class Story:
         serves = serves and all(map(self.paper.hardware.answers, living)) and all(map(is_ready, living))
         serves = serves and all(is_current(pod, workspace) for pod in living)
         placed = all(pod["spec"].get("nodeName") in worker for pod in living)
-        # Settings that are gone live on in the pods that have them; without them no pod is made in the first place.
+        # Settings that are gone live on in the pods that have them; no pod is made without them.
         expected = serves and placed and len(worker) == count
         where = [(pod["metadata"]["name"], pod["spec"].get("nodeName")) for pod in living]
         assert (conditions["WorkspaceReady"] == "True") == expected, (
