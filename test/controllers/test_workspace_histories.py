@@ -272,7 +272,9 @@ class Story:
         serves = bool(workloads) and len(living) == workloads[0]["spec"]["replicas"]
         serves = serves and all(map(self.paper.hardware.answers, living)) and all(map(is_ready, living))
         serves = serves and all(is_current(pod, workspace) for pod in living)
-        placed = all(pod["spec"].get("nodeName") in worker for pod in living)
+        # Where labels are shared a pod may be on a node that was made for the other Workspace.
+        fits = [node for node, obj in nodes.items() if wanted <= obj["metadata"]["labels"].items()]
+        placed = all(pod["spec"].get("nodeName") in fits for pod in living)
         # Settings that are gone live on in the pods that have them; no pod is made without them.
         expected = serves and placed and len(worker) == count
         where = [(pod["metadata"]["name"], pod["spec"].get("nodeName")) for pod in living]

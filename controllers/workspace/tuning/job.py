@@ -48,7 +48,7 @@ def job(obs: Observation, target: Target, spec: TuningSpec, preset: Preset, mark
             "parallelism": 1,
             "template": {
                 "metadata": {"labels": {keys.WORKSPACE_LABEL: obs.name}},
-                "spec": placed(pod, target.labels, target.tolerations),
+                "spec": placed(pod, obs.namespace, obs.name, target.labels, target.tolerations),
             },
         },
     }

@@ -83,7 +83,8 @@ def _template(obs: Observation, target: Target, mounts: Mounts, config: str) -> 
     meta["labels"] = {**(meta.get("labels") or {}), keys.WORKSPACE_LABEL: obs.name}
     if config:
         meta["annotations"] = {**(meta.get("annotations") or {}), keys.CONFIG_HASH: config}
-    return {"metadata": meta, "spec": placed(dict(pod.get("spec") or {}), target.labels, target.tolerations)}
+    spec = placed(dict(pod.get("spec") or {}), obs.namespace, obs.name, target.labels, target.tolerations)
+    return {"metadata": meta, "spec": spec}
 
 
 def _taken(obs: Observation) -> dict[str, int]:
