@@ -362,6 +362,23 @@ def test_a_template_gains_only_what_it_lacks() -> None:
     assert (obs.service, obs.children.headless, obs.children.adapters) == (None, None, None)
 
 
+def test_pods_prefer_the_nodes_of_their_workspace() -> None:
+    """Another Workspace with the same labels may have nodes too; a wish of the user's own stays the first."""
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    own = {"weight": 1, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}}
+    spec = {
+        "containers": [{"name": "c", "image": "example.com/x:1"}],
+        "affinity": {"nodeAffinity": {preferred: [own]}},
+    }
+    obs = settled(seen(workspace(inference={"template": {"spec": spec}}), node("n1")))
+
+    first, second = pod_of(obs.deployment)["affinity"]["nodeAffinity"][preferred]
+    mine = [("kaito.sh/workspace", ["w"]), ("kaito.sh/workspacenamespace", ["ns"])]
+
+    assert first == own
+    assert [(item["key"], item["values"]) for item in second["preference"]["matchExpressions"]] == mine
+
+
 def test_a_toleration_of_everything_needs_no_other() -> None:
     """A pod that tolerates every taint stays as it is."""
     spec = {"containers": [{"name": "c", "image": "example.com/x:1"}], "tolerations": [{"operator": "Exists"}]}
