@@ -221,6 +221,17 @@ class Story:
                 before, since = now, loop.time()
         return True
 
+    async def leave(self) -> None:
+        """The next history on this server must not find an operator's work of this one."""
+        names = [
+            item["metadata"]["name"]
+            for item in (await self.paper.client.list(WORKSPACES, self.paper.namespace)).items
+        ]
+        for name in names:
+            await self.delete(name, 0)
+        for name in names:
+            await self.paper.gone(name)
+
     async def told(self) -> str:
         items = (await self.paper.client.list(WORKSPACES, self.paper.namespace)).items
         return json.dumps({item["metadata"]["name"]: item.get("status") for item in items})
@@ -359,6 +370,8 @@ async def live(paper: Paper, steps: list[Step], node_api: str) -> None:
         for item in (await paper.client.list(WORKSPACES, paper.namespace)).items:
             assert not item["metadata"].get("deletionTimestamp")
         await story.check_peace()
+        if not paper.virtual:
+            await story.leave()
 
 
 def test_whatever_happens_it_ends_as_it_should(stage: Any, request: pytest.FixtureRequest, seed: int) -> None:
