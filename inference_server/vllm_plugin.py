@@ -49,23 +49,18 @@ _BUFFERED = "_kaito_makes_buffers"
 def register() -> None:
     """Entry point. Idempotent, and never raises: a repair that cannot be made must not keep a GPU server down."""
     request_amx()
-    try:
-        _mask_missing_adapters()
-    except Exception:
-        # Another release of vLLM may have moved these names; the base model works without the mask.
-        logger.warning("LoRA mask not installed", exc_info=True)
-    try:
-        _rewindable_generators()
-    except Exception:
-        logger.warning("random generators not repaired", exc_info=True)
-    try:
-        _buffers_between_parts()
-    except Exception:
-        logger.warning("pipelines not repaired", exc_info=True)
-    try:
-        _meet_at_one_address()
-    except Exception:
-        logger.warning("the meeting port is open at all addresses", exc_info=True)
+    repairs: dict[Callable[[], None], str] = {
+        _mask_missing_adapters: "LoRA mask not installed",
+        _rewindable_generators: "random generators not repaired",
+        _buffers_between_parts: "pipelines not repaired",
+        _meet_at_one_address: "the meeting port is open at all addresses",
+    }
+    for repair, failing in repairs.items():
+        try:
+            repair()
+        except Exception:
+            # Another release of vLLM may have moved the names; what a repair is not needed for works without it.
+            logger.warning(failing, exc_info=True)
     die_with_parent()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from api.conditions import parse_time, render_time
+from api.conditions import Status, conditions_of, find, parse_time, render_time
 from api.progress import LoadProgress, LoadStage
 from api.quantity import render_gib
 from api.reasons import Cause, Reason
@@ -60,6 +60,22 @@ def is_leaving(pod: Obj) -> bool:
 def is_ready(pod: Obj) -> bool:
     """Whether the kubelet calls the pod Ready."""
     return (_conditions(pod).get("Ready") or {}).get("status") == "True"
+
+
+def true_since(obj: Obj, kind: str) -> datetime | None:
+    """Since when the condition is True; None when it is not."""
+    found = find(conditions_of(obj), kind)
+    return found.last_transition_time if found is not None and found.status == Status.TRUE else None
+
+
+def started_at(pod: Obj) -> datetime | None:
+    """When the last of the pod's containers started; None unless all run."""
+    times = [
+        parse_time(((item.get("state") or {}).get("running") or {}).get("startedAt"))
+        for item in (pod.get("status") or {}).get("containerStatuses") or []
+    ]
+    known = [item for item in times if item is not None]
+    return max(known) if known and len(known) == len(times) else None
 
 
 def is_running(pod: Obj) -> bool:

@@ -11,13 +11,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from api import catalog
-from api.conditions import Status, conditions_of, find, parse_time
+from api.conditions import parse_time
 from api.errors import UnknownPreset
 from controllers.workspace.history import Kind, Took
 from controllers.workspace.made import instance_type
 from controllers.workspace.model import Observation, Stage
 from controllers.workspace.nodeapi import NodeApi
-from controllers.workspace.pods import is_leaving, newest_revision
+from controllers.workspace.pods import is_leaving, newest_revision, started_at, true_since
 from controllers.workspace.tuning.runs import of_job
 from manager.types import Obj
 
@@ -55,7 +55,10 @@ def completed(obs: Observation) -> Iterator[Took]:
     """The stages that Machines and pods of this Workspace show as done."""
     for machine in obs.machines:
         uid = str(machine["metadata"].get("uid") or "")
-        launched, joined = _since(machine, obs.node_api.launched), _since(machine, obs.node_api.initialized)
+        launched, joined = (
+            true_since(machine, obs.node_api.launched),
+            true_since(machine, obs.node_api.initialized),
+        )
         yield from _took(Stage.MACHINE, uid, _created(machine), launched)
         yield from _took(Stage.NODE, uid, launched, joined)
     for pod in obs.pods:
@@ -63,10 +66,10 @@ def completed(obs: Observation) -> Iterator[Took]:
         statuses = (pod.get("status") or {}).get("containerStatuses") or []
         if not statuses or any(item.get("restartCount") for item in statuses):
             continue  # after a restart neither time belongs to the first start
-        started = _started(pod)
-        yield from _took(Stage.IMAGE, uid, _since(pod, "PodScheduled"), started)
+        started = started_at(pod)
+        yield from _took(Stage.IMAGE, uid, true_since(pod, "PodScheduled"), started)
         if not of_job(pod):  # it is Ready at once, which says nothing of a model
-            yield from _took(Stage.MODEL, uid, started, _since(pod, "Ready"))
+            yield from _took(Stage.MODEL, uid, started, true_since(pod, "Ready"))
 
 
 def _took(stage: Stage, source: str, begin: datetime | None, end: datetime | None) -> Iterator[Took]:
@@ -75,17 +78,17 @@ def _took(stage: Stage, source: str, begin: datetime | None, end: datetime | Non
 
 
 def _of_machine(machine: Obj, api: NodeApi) -> At | None:
-    created, launched = _created(machine), _since(machine, api.launched)
+    created, launched = _created(machine), true_since(machine, api.launched)
     if launched is None:
         return At(Stage.MACHINE, created) if created else None
-    registered, joined = _since(machine, api.registered), _since(machine, api.initialized)
+    registered, joined = true_since(machine, api.registered), true_since(machine, api.initialized)
     return At(Stage.NODE, launched) if registered is None or joined is None else None
 
 
 def _of_pod(pod: Obj) -> At | None:
-    if _since(pod, "Ready") is not None:
+    if true_since(pod, "Ready") is not None:
         return None
-    scheduled, started = _since(pod, "PodScheduled"), _started(pod)
+    scheduled, started = true_since(pod, "PodScheduled"), started_at(pod)
     if started is not None:
         return At(Stage.MODEL, started)
     return At(Stage.IMAGE, scheduled) if scheduled else None
@@ -101,18 +104,3 @@ def _has_run(pod: Obj) -> bool:
 
 def _created(obj: Obj) -> datetime | None:
     return parse_time(obj["metadata"].get("creationTimestamp"))
-
-
-def _since(obj: Obj, kind: str) -> datetime | None:
-    """Since when the condition is True; None when it is not."""
-    found = find(conditions_of(obj), kind)
-    return found.last_transition_time if found is not None and found.status == Status.TRUE else None
-
-
-def _started(pod: Obj) -> datetime | None:
-    times = [
-        parse_time(((item.get("state") or {}).get("running") or {}).get("startedAt"))
-        for item in (pod.get("status") or {}).get("containerStatuses") or []
-    ]
-    known = [item for item in times if item is not None]
-    return max(known) if known and len(known) == len(times) else None

@@ -569,14 +569,19 @@ def test_clients_go_to_pods_that_can_answer(pods: tuple[Json, ...], published: b
     assert obs.service["spec"]["publishNotReadyAddresses"] is published
 
 
-def test_a_group_is_replaced_at_once() -> None:
-    """All members of an earlier revision go in one reconcile, once the new revision is known, and no other pod."""
+def a_group() -> tuple[Observation, Json, list[Json]]:
+    """A model over two nodes: what is seen, its StatefulSet, and the owners of the pods of that."""
     sku = "Standard_NC96ads_A100_v4"
     obj = workspace(sku=sku, count=2, inference=private("llama-2-70b"))
     obs = ready(settled(seen(obj, node("n1", sku, 4), node("n2", sku, 4))))
     group = obs.children.statefulset
     assert group is not None
-    owner = [{"uid": group["metadata"]["uid"], "controller": True}]
+    return obs, group, [{"uid": group["metadata"]["uid"], "controller": True}]
+
+
+def test_a_group_is_replaced_at_once() -> None:
+    """All members of an earlier revision go in one reconcile, once the new revision is known, and no other pod."""
+    obs, group, owner = a_group()
     members = tuple(
         pod(f"w-{index}", ownerReferences=owner, labels={"controller-revision-hash": revision})
         for index, revision in enumerate(("old", "old"))
@@ -621,12 +626,7 @@ def test_a_group_that_lost_a_part_begins_again(
     first: tuple[str, str | None], second: tuple[str, str | None], goes: bool
 ) -> None:
     """Parts of a model meet once: one that starts after another was ready is joined by fresh pods of all."""
-    sku = "Standard_NC96ads_A100_v4"
-    obj = workspace(sku=sku, count=2, inference=private("llama-2-70b"))
-    obs = ready(settled(seen(obj, node("n1", sku, 4), node("n2", sku, 4))))
-    group = obs.children.statefulset
-    assert group is not None
-    owner = [{"uid": group["metadata"]["uid"], "controller": True}]
+    obs, _, owner = a_group()
     pods = tuple(
         member(index, f"2026-11-20{started}", f"2026-11-20{since}" if since else None, ownerReferences=owner)
         for index, (started, since) in enumerate((first, second))

@@ -8,12 +8,10 @@ roll-out's own pods, or the room that the new pod takes would count as gone, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 
-from api.conditions import conditions_of, find, parse_time
 from controllers.nodes import readiness
 from controllers.workspace.gpus import allocatable, gpus_requested
-from controllers.workspace.pods import is_leaving, is_ready
+from controllers.workspace.pods import is_leaving, is_ready, started_at, true_since
 from controllers.workspace.rollout import replicas
 from manager.types import Obj
 
@@ -83,9 +81,9 @@ def torn_members(statefulset: Obj, pods: Iterable[Obj]) -> tuple[tuple[Obj, ...]
     themselves.
     """
     members = _members(statefulset, pods)
-    met = [since for pod in members if is_ready(pod) and (since := _ready_since(pod))]
+    met = [since for pod in members if (since := true_since(pod, "Ready"))]
     for pod in members:
-        began = None if is_ready(pod) else _running_since(pod)
+        began = None if is_ready(pod) else started_at(pod)
         if began is not None and any(since < began for since in met):
             return tuple(members), str(pod["metadata"]["name"])
     return (), ""
@@ -99,18 +97,6 @@ def _members(statefulset: Obj, pods: Iterable[Obj]) -> list[Obj]:
         if any(item.get("uid") == uid for item in pod["metadata"].get("ownerReferences") or [])
         and not is_leaving(pod)
     ]
-
-
-def _ready_since(pod: Obj) -> datetime | None:
-    condition = find(conditions_of(pod), "Ready")
-    return condition.last_transition_time if condition else None
-
-
-def _running_since(pod: Obj) -> datetime | None:
-    """When the container that started last did."""
-    statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    times = [parse_time((item.get("state") or {}).get("running", {}).get("startedAt")) for item in statuses]
-    return max((time for time in times if time is not None), default=None)
 
 
 def _found_no_room(pod: Obj) -> bool:

@@ -187,10 +187,10 @@ def _let_go(obs: Observation, target: Target) -> list[Action]:
     if not gone and target.layout.distributed:
         gone, late = torn_members(group, obs.pods)
         why = f"Pod {late} started anew after the others were ready: all pods of the group are replaced"
-    told = [why, *[""] * len(gone)]  # one word for the group
     return [
-        DeleteOwned(PODS, pod["metadata"]["uid"], pod["metadata"]["name"], word)
-        for pod, word in zip(gone, told, strict=False)
+        # One word for the group: with its first pod.
+        DeleteOwned(PODS, pod["metadata"]["uid"], pod["metadata"]["name"], why if pod is gone[0] else "")
+        for pod in gone
     ]
 
 
